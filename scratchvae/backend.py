@@ -1,0 +1,101 @@
+"""NumPy or CuPy: the array decides. The only file that knows that CuPy exists.
+
+A function asks its inputs where they live (``xp = array_module(x)``) and computes there. Nothing is
+chosen globally and nothing has to be set before an import.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: no static type covers both
+
+DEVICES = ("cpu", "gpu", "auto")
+
+_HOW_TO_INSTALL = (
+    "pip install 'scratchvae[cuda12]' for a CUDA 12 driver or 'scratchvae[cuda13]' for CUDA 13 "
+    "(nvidia-smi shows which); or use device='cpu'"
+)
+
+
+class GpuUnavailableError(RuntimeError):
+    """The GPU was asked for, and CuPy or the driver is missing; the message says which."""
+
+
+def array_module(x: Array) -> Any:
+    """Return the module that computes on ``x``: ``numpy`` or ``cupy``.
+
+    Raises TypeError for anything that is not an array.
+    """
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    cupy = sys.modules.get("cupy")  # who holds a CuPy array has imported cupy
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def device_of(x: Array) -> str:
+    """Return ``"cpu"`` or ``"gpu"``: where the array ``x`` lives."""
+    return "cpu" if array_module(x) is np else "gpu"
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``"cpu"``, ``"gpu"`` or ``"auto"`` into ``"cpu"`` or ``"gpu"``.
+
+    ``"auto"`` takes the GPU where one can be used. Raises ValueError for another name, and
+    GpuUnavailableError, saying what is missing, where ``"gpu"`` cannot be had.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device: got {device!r}, want one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return "gpu" if gpu_problem() is None else "cpu"
+    if device == "gpu" and (problem := gpu_problem()) is not None:
+        raise GpuUnavailableError(problem)
+    return device
+
+
+def gpu_problem() -> str | None:
+    """Say why the GPU cannot be used, and what to do; None where it can."""
+    try:
+        import cupy
+    except ModuleNotFoundError:
+        return f"device='gpu': CuPy is not installed. {_HOW_TO_INSTALL}"
+    except Exception as error:  # a CuPy that does not match the machine's CUDA
+        return f"device='gpu': CuPy is installed but cannot be loaded ({error}). {_HOW_TO_INSTALL}"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return (
+            "device='gpu': CuPy is installed but the NVIDIA driver is missing or too old "
+            f"({error}). Install the driver that fits your CuPy: {_HOW_TO_INSTALL}"
+        )
+    if count == 0:
+        return "device='gpu': CuPy and the driver are there but no NVIDIA GPU; use device='cpu'"
+    return None
+
+
+def module_for(device: str) -> Any:
+    """Return the array module of ``device`` (``"cpu"``, ``"gpu"`` or ``"auto"``)."""
+    if resolve_device(device) == "cpu":
+        return np
+    import cupy
+
+    return cupy
+
+
+def to_device(x: Array, device: str) -> Array:
+    """Return ``x`` as an array on ``device``; ``x`` itself where it already lives there."""
+    if resolve_device(device) == "cpu":
+        return to_host(x)
+    return module_for("gpu").asarray(x)
+
+
+def to_host(x: Array) -> Any:
+    """Return ``x`` as a NumPy array; for a CuPy array this waits for the GPU."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np.asarray(x)
+    return array_module(x).asnumpy(x)

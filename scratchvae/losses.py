@@ -1,0 +1,189 @@
+"""Losses of an output against the data x, both (B, D).
+
+``per_example`` gives (B,) and remembers nothing, ``forward`` gives the batch's scalar, ``backward``
+the gradient of that scalar by the output. The two negative log-likelihoods sum over the features
+and average over the batch, so that they are in nats an image and can be added to a KL. The mean
+squared error averages over both.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from scratchvae.backend import Array, array_module
+from scratchvae.layers import sigmoid
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Loss(ABC):
+    """A scalar of output and data, averaged over the batch."""
+
+    @abstractmethod
+    def per_example(self, output: Array, x: Array) -> Array:
+        """Return the loss of each example, (B,), and remember nothing."""
+
+    @abstractmethod
+    def backward(self) -> Array:
+        """Return the gradient of ``forward``'s scalar by ``output``, in its shape."""
+
+    def forward(self, output: Array, x: Array) -> Array:
+        """Return the mean of ``per_example`` as a scalar; leave both arrays as they are until
+        ``backward``, which reads them again.
+
+        Raises ValueError where the shapes do not fit: broadcasting would hide it.
+        """
+        self._check(output, x)
+        self.output, self.x = output, x
+        return self.per_example(output, x).mean()
+
+    def _check(self, output: Array, x: Array) -> None:
+        want = self.output_shape(x)
+        if output.shape != want:
+            raise ValueError(
+                f"{type(self).__name__}: for x of shape {x.shape} the output must have shape "
+                f"{want}, got {output.shape}"
+            )
+
+    def output_shape(self, x: Array) -> tuple[int, ...]:
+        """Return the shape that the output must have for data x (B, D)."""
+        return tuple(x.shape)
+
+    def mean(self, output: Array) -> Array:
+        """Return what the output says the data looks like, (B, D): the mean of p(x|output)."""
+        return output
+
+
+class MeanSquaredError(Loss):
+    """L = 1/(B D) sum_nd (y_nd - x_nd)^2, the average over examples and features.
+
+    dL/dy_nd = 2 (y_nd - x_nd) / (B D).
+    """
+
+    def per_example(self, output: Array, x: Array) -> Array:
+        """Return the mean over the features of (y - x)^2, (B,)."""
+        difference = output - x
+        return (difference * difference).mean(axis=1)
+
+    def backward(self) -> Array:
+        """Return dy = 2 (y - x) / (B D)."""
+        dy = self.output - self.x
+        dy *= 2 / dy.size
+        return dy
+
+
+class BernoulliNLL(Loss):
+    """-log p(x|l) for pixels x in [0, 1] and logits l, summed over pixels, in nats.
+
+    With y = sigmoid(l), -x log y - (1 - x) log(1 - y). Written with logits the logarithms cancel
+    against the sigmoid's exponential, as log y = l - log(1 + e^l) and log(1 - y) = -log(1 + e^l):
+
+        L_nd = log(1 + e^l) - x l = max(l, 0) - x l + log(1 + e^-|l|)
+
+    whose exponent is never positive: nothing overflows, and a pixel that is confidently wrong keeps
+    its full gradient, which clipped probabilities take from it. With the average over the batch,
+
+        dl = (sigmoid(l) - x) / B
+
+    Grey pixels, 0 < x < 1, are allowed; L is then the cross-entropy, bounded below by the entropy
+    of x. Kingma, Welling 2014, appendix C.1.
+    """
+
+    def per_example(self, output: Array, x: Array) -> Array:
+        """Return the NLL of each example, (B,), in nats."""
+        return self._from_t(output, x, self._t(output))
+
+    @staticmethod
+    def _t(logits: Array) -> Array:
+        xp = array_module(logits)
+        return xp.exp(-xp.abs(logits))
+
+    @staticmethod
+    def _from_t(logits: Array, x: Array, t: Array) -> Array:
+        xp = array_module(logits)
+        return (xp.maximum(logits, 0) - x * logits + xp.log1p(t)).sum(axis=1)
+
+    def forward(self, output: Array, x: Array) -> Array:
+        """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves backward too."""
+        self._check(output, x)
+        self.positive, self.x, self.t = output >= 0, x, self._t(output)
+        return self._from_t(output, x, self.t).mean()
+
+    def backward(self) -> Array:
+        """Return dl = (sigmoid(l) - x) / B, where sigmoid(l) = (1 if l >= 0 else t) / (1 + t)."""
+        dlogits = array_module(self.t).maximum(self.t, self.positive)
+        dlogits /= 1 + self.t
+        dlogits -= self.x
+        dlogits /= len(dlogits)
+        return dlogits
+
+    def mean(self, output: Array) -> Array:
+        """Return the pixels' probabilities sigmoid(l), (B, D)."""
+        return sigmoid(output)
+
+
+class GaussianNLL(Loss):
+    """-log N(x; mean, sigma^2) summed over features, in nats. Kingma, Welling 2014, appendix C.2.
+
+    With v = log sigma^2, the negative log-density of one feature is
+
+        L_nd = ((x - mean)^2 e^-v + v + log 2 pi) / 2
+
+    and, with the average over the batch,
+
+        dmean = (mean - x) e^-v / B
+        dv    = (1 - (x - mean)^2 e^-v) / (2 B)
+
+    ``sigma`` is a positive number, and the output (B, D) is the mean; or ``"learned"``, and the
+    output (B, 2 D) is the mean and, behind it, v. The learned likelihood has no upper bound where a
+    feature can be predicted exactly (MNIST's black border): add noise to such data or fix sigma.
+    """
+
+    def __init__(self, sigma: float | str = 1.0) -> None:
+        if sigma != "learned" and not (
+            isinstance(sigma, int | float) and 0 < float(sigma) < math.inf
+        ):
+            raise ValueError(f"sigma: got {sigma!r}, want a positive number or 'learned'")
+        self.sigma = sigma
+
+    @property
+    def learned(self) -> bool:
+        """Whether the output carries the log-variance behind the mean."""
+        return self.sigma == "learned"
+
+    def output_shape(self, x: Array) -> tuple[int, ...]:
+        """Return (B, 2 D) with a learned variance, else (B, D)."""
+        batch, features = x.shape
+        return (batch, 2 * features if self.learned else features)
+
+    def _split(self, output: Array) -> tuple[Array, Array]:
+        """Return the mean (B, D) and v = log sigma^2, (B, D) or a number."""
+        if not self.learned:
+            return output, 2 * math.log(self.sigma)  # type: ignore[arg-type]
+        features = output.shape[1] // 2
+        return output[:, :features], output[:, features:]
+
+    def _precision(self, v: Array) -> Array:
+        return array_module(v).exp(-v) if self.learned else self.sigma**-2  # type: ignore[operator]
+
+    def per_example(self, output: Array, x: Array) -> Array:
+        """Return the NLL of each example, (B,), in nats."""
+        mean, v = self._split(output)
+        difference = x - mean
+        return (difference * difference * self._precision(v) + v + LOG_2PI).sum(axis=1) / 2
+
+    def backward(self) -> Array:
+        """Return dmean (B, D); with a learned variance [dmean | dv], (B, 2 D)."""
+        mean, v = self._split(self.output)
+        precision, batch = self._precision(v), len(mean)
+        difference = mean - self.x
+        dmean = difference * precision / batch
+        if not self.learned:
+            return dmean
+        dv = (1 - difference * difference * precision) / (2 * batch)
+        return array_module(dv).concatenate((dmean, dv), axis=1)
+
+    def mean(self, output: Array) -> Array:
+        """Return the mean, (B, D), without the log-variance."""
+        return self._split(output)[0]

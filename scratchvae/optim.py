@@ -1,0 +1,249 @@
+"""Optimizers on one parameter vector, in place.
+
+``step(theta, grad)`` changes theta (P,) and reads grad (P,). Each optimizer keeps its memory in
+vectors of the same size, allocated at the first step together with one for intermediate results;
+after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from scratchvae import validate
+from scratchvae.backend import Array, array_module
+
+
+class Optimizer(ABC):
+    """The common part: checked hyperparameters, memory, the count t of steps taken."""
+
+    slots: ClassVar[tuple[str, ...]] = ()  # names of the vectors it remembers
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = validate.number("learning_rate", learning_rate, ends="(]")
+        self.t = 0
+        self.memory: dict[str, Array] = {}
+        self._scratch: Array = None
+
+    def step(self, theta: Array, grad: Array) -> None:
+        """Change theta (P,) in place by one step along the gradient grad (P,), which stays."""
+        if theta.shape != grad.shape or theta.dtype != grad.dtype:
+            raise ValueError(
+                f"step: theta {theta.shape} {theta.dtype} and grad {grad.shape} {grad.dtype} differ"
+            )
+        xp = array_module(theta)
+        if self._scratch is None:
+            self._scratch = xp.empty_like(theta)
+            for name in self.slots:
+                self.memory.setdefault(name, xp.zeros_like(theta))
+        if self._scratch.shape != theta.shape:
+            raise ValueError(
+                f"step: this optimizer remembers {self._scratch.shape[0]} parameters, "
+                f"got {theta.shape[0]}; make a new one for each model"
+            )
+        self.t += 1
+        self._update(xp, theta, grad, self._scratch, *(self.memory[name] for name in self.slots))
+
+    @abstractmethod
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        """Write the new theta and memory in place."""
+
+    def state(self) -> dict[str, Any]:
+        """Return t and the memory vectors by name (the vectors themselves, not copies)."""
+        return {"t": self.t, **self.memory}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what ``state()`` gave, as copies; raises ValueError where a part is missing."""
+        wants = {"t", *self.slots} if state.get("t") else {"t"}
+        if set(state) != wants:
+            raise ValueError(
+                f"state of {type(self).__name__}: got {sorted(state)}, want {sorted(wants)}"
+            )
+        self.t = int(state["t"])
+        self.memory = {name: state[name].copy() for name in wants - {"t"}}
+        self._scratch = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The hyperparameters by name. JSON-safe."""
+        hidden = ("t", "memory", "_scratch")
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+
+class SGD(Optimizer):
+    """theta <- theta - lr g. Robbins, Monro 1951."""
+
+    def __init__(self, learning_rate: float = 0.1) -> None:
+        super().__init__(learning_rate)
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        xp.multiply(g, self.learning_rate, out=scratch)
+        theta -= scratch
+
+
+class Momentum(Optimizer):
+    """v <- mu v - lr g, theta <- theta + v. Polyak 1964; Sutskever et al. 2013, eq. 1-2."""
+
+    slots = ("v",)
+
+    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(learning_rate)
+        self.momentum = validate.number("momentum", momentum, 0, 1, ends="[)")
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        (v,) = memory
+        xp.multiply(g, self.learning_rate, out=scratch)
+        v *= self.momentum
+        v -= scratch
+        theta += v
+
+
+class Nesterov(Momentum):
+    """Momentum whose gradient is taken where the velocity is about to lead.
+
+    Nesterov 1983; Sutskever et al. 2013, eq. 3-4. Written for the looked-ahead parameters
+    theta + mu v, at which the model's gradient is at hand (Bengio et al. 2013, eq. 7):
+
+        v <- mu v - lr g,    theta <- theta + mu v - lr g
+    """
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        (v,) = memory
+        xp.multiply(g, self.learning_rate, out=scratch)
+        v *= self.momentum
+        v -= scratch
+        theta -= scratch
+        xp.multiply(v, self.momentum, out=scratch)
+        theta += scratch
+
+
+class AdaGrad(Optimizer):
+    """h <- h + g^2, theta <- theta - lr g / (sqrt(h) + eps). Duchi, Hazan, Singer 2011."""
+
+    slots = ("h",)
+
+    def __init__(self, learning_rate: float = 0.01, eps: float = 1e-10) -> None:
+        super().__init__(learning_rate)
+        self.eps = validate.number("eps", eps)
+
+    def _remember(self, xp: Any, g: Array, scratch: Array, h: Array) -> None:
+        xp.multiply(g, g, out=scratch)
+        h += scratch
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        (h,) = memory
+        self._remember(xp, g, scratch, h)
+        xp.sqrt(h, out=scratch)
+        scratch += self.eps
+        xp.divide(g, scratch, out=scratch)
+        scratch *= self.learning_rate
+        theta -= scratch
+
+
+class RMSProp(AdaGrad):
+    """h <- rho h + (1 - rho) g^2, theta <- theta - lr g / (sqrt(h) + eps).
+
+    Tieleman, Hinton 2012, Coursera "Neural networks for machine learning", lecture 6.5: AdaGrad
+    that forgets.
+    """
+
+    def __init__(self, learning_rate: float = 0.001, rho: float = 0.99, eps: float = 1e-8) -> None:
+        super().__init__(learning_rate, eps)
+        self.rho = validate.number("rho", rho, 0, 1, ends="[)")
+
+    def _remember(self, xp: Any, g: Array, scratch: Array, h: Array) -> None:
+        xp.multiply(g, g, out=scratch)
+        scratch *= 1 - self.rho
+        h *= self.rho
+        h += scratch
+
+
+class Adam(Optimizer):
+    """Adaptive moment estimation. Kingma, Ba 2015, algorithm 1.
+
+        m <- beta1 m + (1 - beta1) g          m^ = m / (1 - beta1^t)
+        v <- beta2 v + (1 - beta2) g^2        v^ = v / (1 - beta2^t)
+        theta <- theta - lr m^ / (sqrt(v^) + eps)
+
+    m and v start at zero and so are too small at first; dividing by 1 - beta^t corrects that. The
+    last line is computed as the paper's section 2 suggests, with the corrections taken into the
+    scalars: lr sqrt(1 - beta2^t) / (1 - beta1^t) and eps sqrt(1 - beta2^t).
+    """
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta1 = validate.number("beta1", beta1, 0, 1, ends="[)")
+        self.beta2 = validate.number("beta2", beta2, 0, 1, ends="[)")
+        self.eps = validate.number("eps", eps)
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        m, v = memory
+        m *= self.beta1
+        xp.multiply(g, 1 - self.beta1, out=scratch)
+        m += scratch
+        v *= self.beta2
+        xp.multiply(g, g, out=scratch)
+        scratch *= 1 - self.beta2
+        v += scratch
+        correction = math.sqrt(1 - self.beta2**self.t)
+        xp.sqrt(v, out=scratch)
+        scratch += self.eps * correction
+        xp.divide(m, scratch, out=scratch)
+        scratch *= self.learning_rate * correction / (1 - self.beta1**self.t)
+        theta -= scratch
+
+
+class AdamW(Adam):
+    """Adam with the weight decay kept out of the moments: theta <- theta - lr decay theta first.
+
+    Loshchilov, Hutter 2019, algorithm 2 (with their schedule multiplier eta equal to lr).
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, eps)
+        self.weight_decay = validate.number("weight_decay", weight_decay)
+
+    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
+        theta *= 1 - self.learning_rate * self.weight_decay
+        super()._update(xp, theta, g, scratch, *memory)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adagrad": AdaGrad,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+def make_optimizer(name: str, learning_rate: float | None = None, **options: Any) -> Optimizer:
+    """Return the optimizer called ``name``; without a learning rate, with its own default.
+
+    Raises ValueError for an unknown name or option.
+    """
+    validate.choice("optimizer", name, OPTIMIZERS)
+    if learning_rate is not None:
+        options["learning_rate"] = learning_rate
+    try:
+        return OPTIMIZERS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"optimizer {name!r}: {error}") from None
