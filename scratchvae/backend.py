@@ -99,3 +99,14 @@ def to_host(x: Array) -> Any:
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
     return array_module(x).asnumpy(x)
+
+
+def generator(device: str, *entropy: int) -> Any:
+    """Return a random generator on ``device``, made from the integers ``entropy``.
+
+    Equal integers give the same numbers again on one kind of device; the two kinds differ.
+    """
+    host = np.random.default_rng(entropy)
+    if resolve_device(device) == "cpu":
+        return host
+    return module_for("gpu").random.default_rng(int(host.integers(2**31)))

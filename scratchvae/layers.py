@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module
+from scratchvae.backend import Array, array_module, module_for, to_device
 
 
 class Layer(ABC):
@@ -71,22 +71,22 @@ def gradients_of(layers: Mapping[str, Layer]) -> dict[str, Array]:
     return {name: getattr(leaf, "d" + attribute) for name, leaf, attribute in _slots(layers)}
 
 
-def pack(layers: Mapping[str, Layer], xp: Any) -> tuple[Array, Array]:
-    """Lay all parameters of ``layers`` one after another in one vector of the module ``xp``.
+def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
+    """Lay all parameters of ``layers`` one after another in one vector on ``device``.
 
     Returns theta and g, both (P,). From then on each layer's ``W, b, dW, db`` are views of them:
     who writes theta writes the layers.
     """
-    total = sum(array.size for array in parameters_of(layers).values())
-    dtype = next(iter(parameters_of(layers).values())).dtype
-    theta, grad = xp.empty(total, dtype=dtype), xp.zeros(total, dtype=dtype)
+    xp = module_for(device)
+    parameters = parameters_of(layers)
+    theta = xp.concatenate([to_device(array.ravel(), device) for array in parameters.values()])
+    grad = xp.zeros_like(theta)
     start = 0
     for _, leaf, attribute in _slots(layers):
-        array = getattr(leaf, attribute)
-        span = slice(start, start + array.size)
-        theta[span] = xp.asarray(array.ravel())
-        setattr(leaf, attribute, theta[span].reshape(array.shape))
-        setattr(leaf, "d" + attribute, grad[span].reshape(array.shape))
+        shape = getattr(leaf, attribute).shape
+        span = slice(start, start + math.prod(shape))
+        setattr(leaf, attribute, theta[span].reshape(shape))
+        setattr(leaf, "d" + attribute, grad[span].reshape(shape))
         start = span.stop
     return theta, grad
 

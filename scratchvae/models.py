@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module, device_of, module_for, resolve_device
+from scratchvae.backend import Array, array_module, device_of, resolve_device
 from scratchvae.latent import GaussianKL, Reparameterize
 from scratchvae.layers import (
     ACTIVATIONS,
@@ -70,8 +70,13 @@ class Model(ABC):
         self.terms: Terms = {}
 
     def _pack(self, layers: dict[str, Layer]) -> None:
-        self.theta, self.grad = pack(layers, module_for(self.device))
         self._layers = layers
+        self.to(self.device)
+
+    def to(self, device: str) -> None:
+        """Move the parameters to ``device``; theta and grad are new arrays afterwards."""
+        self.device = resolve_device(device)
+        self.theta, self.grad = pack(self._layers, self.device)
 
     @property
     def xp(self) -> Any:

@@ -65,6 +65,11 @@ class Optimizer(ABC):
         self._scratch = None
 
     @property
+    def name(self) -> str:
+        """The name under which ``make_optimizer`` knows it."""
+        return type(self).__name__.lower()
+
+    @property
     def config(self) -> dict[str, Any]:
         """The hyperparameters by name. JSON-safe."""
         hidden = ("t", "memory", "_scratch")
@@ -225,13 +230,7 @@ class AdamW(Adam):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": SGD,
-    "momentum": Momentum,
-    "nesterov": Nesterov,
-    "adagrad": AdaGrad,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-    "adamw": AdamW,
+    o.__name__.lower(): o for o in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
 }
 
 

@@ -1,0 +1,166 @@
+"""Checkpoints: one ``.npz`` file without pickle, from which a training goes on bit for bit.
+
+The file holds the arrays ``theta``, ``terms`` (the loss terms of the unfinished epoch) and
+``optimizer.<name>``, and ``header``, JSON as UTF-8 bytes: format version, model configuration,
+optimizer, history, and the generators' state, which is (seed, epoch, step): see ``train``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scratchvae import validate
+from scratchvae.arrays import read_npz
+from scratchvae.backend import to_device, to_host
+from scratchvae.files import atomic_write
+from scratchvae.models import Model, build
+from scratchvae.optim import make_optimizer
+from scratchvae.train import History, Training, terms_table
+
+FORMAT, VERSION = "scratchvae checkpoint", 1
+
+
+@dataclass
+class Checkpoint:
+    """What ``load`` returns: the model, the training, and the caller's own JSON-safe notes."""
+
+    model: Model
+    training: Training
+    notes: dict[str, Any]
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Model,
+    training: Training,
+    notes: dict[str, Any] | None = None,
+) -> None:
+    """Write model and training to ``path``, atomically: there is the old file or the new one.
+
+    Equal states give equal files, byte for byte. ``notes`` is anything JSON-safe to keep with them.
+    Raises ValueError for parameters that are not finite, and leaves the old file.
+    """
+    theta = to_host(model.theta)
+    if not np.isfinite(theta).all():
+        raise ValueError(f"{path}: not saved, the parameters hold NaN or infinite values")
+    optimizer = training.optimizer
+    memory = {k: to_host(v) for k, v in optimizer.state().items() if k != "t"}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.config,
+        "optimizer": {"name": optimizer.name, "t": optimizer.t, **optimizer.config},
+        "training": {name: getattr(training, name) for name in _COUNTS}
+        | {"binarize": training.binarize},
+        "history": training.history.columns,
+        "notes": notes or {},
+    }
+    arrays = {
+        "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+        "theta": theta,
+        "terms": terms_table(training.terms, model.term_names),
+        **{f"optimizer.{name}": array for name, array in memory.items()},
+    }
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
+_COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 1, "epoch": 0, "step": 0}  # name: least value
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:
+    """Read what ``save`` wrote. No pickle is loaded, and memory is bounded by the file's size.
+
+    Raises ValueError, with the file's name and the reason, for a file that is truncated, foreign,
+    of a newer version, or whose arrays do not fit its configuration; OSError where it cannot be
+    opened.
+    """
+    path = Path(path)
+    arrays = read_npz(path)
+    try:
+        return _parse(arrays, device)
+    except KeyError as error:
+        raise ValueError(f"{path}: not a scratchvae checkpoint: no {error}") from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
+    try:
+        header = json.loads(arrays["header"].tobytes())
+        if header["format"] != FORMAT:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("not a scratchvae checkpoint") from None
+    if header["version"] != VERSION:
+        raise ValueError(
+            f"checkpoint version {header['version']}, this scratchvae reads {VERSION}; "
+            "install a newer one: pip install -U scratchvae"
+        )
+    theta = arrays["theta"]
+    model = _build(header["model"], theta)
+    _check_vector("theta", theta, theta=model.theta)
+
+    options = dict(header["optimizer"])
+    name, t = options.pop("name"), validate.integer("optimizer t", options.pop("t"), low=0)
+    optimizer = make_optimizer(name, **options)
+    memory = {
+        key.removeprefix("optimizer."): array
+        for key, array in arrays.items()
+        if key.startswith("optimizer.")
+    }
+    for key, array in memory.items():
+        _check_vector(key, array, theta=model.theta)
+    model.to(device)
+    optimizer.restore({"t": t, **{k: to_device(v, model.device) for k, v in memory.items()}})
+    model.theta[...] = to_device(theta, model.device)
+
+    training = Training(
+        optimizer,
+        binarize=bool(header["training"]["binarize"]),
+        history=_history(header["history"]),
+    )
+    for k, low in _COUNTS.items():
+        setattr(training, k, validate.integer(k, header["training"][k], low=low))
+    if training.epoch != len(training.history) or training.step >= training.steps_an_epoch:
+        raise ValueError(f"epoch {training.epoch} and step {training.step} do not fit the history")
+    terms = arrays["terms"]
+    if terms.shape != (training.step, len(model.term_names)) or terms.dtype != np.float64:
+        raise ValueError(f"terms: {terms.dtype} {terms.shape} do not fit {training.step} steps")
+    training.terms = [dict(zip(model.term_names, row, strict=True)) for row in terms.tolist()]
+    notes = header["notes"]
+    if not isinstance(notes, dict):
+        raise ValueError("notes: want a JSON object")
+    return Checkpoint(model, training, notes)
+
+
+def _build(config: dict[str, Any], theta: Any) -> Model:
+    """Build the model, unless its configuration asks for more parameters than the file holds."""
+    widths = [config["n_features"], *config["hidden"], config["n_latent"]]
+    validate.integers("widths", widths)
+    if sum(a * b for a, b in pairwise(widths)) > theta.size:
+        raise ValueError(f"a model of widths {widths} has more than {theta.size} parameters")
+    return build(config)
+
+
+def _check_vector(name: str, array: Any, theta: Any) -> None:
+    if array.shape != theta.shape or array.dtype != theta.dtype:
+        raise ValueError(
+            f"{name}: {array.dtype} {array.shape}, the model wants {theta.dtype} {theta.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: holds NaN or infinite values")
+
+
+def _history(columns: dict[str, list[float]]) -> History:
+    numbers = {name: [float(v) for v in values] for name, values in columns.items()}
+    if len({len(values) for values in numbers.values()}) > 1:
+        raise ValueError("history: its columns differ in length")
+    return History(numbers)

@@ -1,0 +1,497 @@
+"""The command ``scratchvae``: argument parsing, and one function for each subcommand.
+
+Whatever goes wrong ends in one line on stderr and exit code 2; an interrupted training in 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scratchvae
+from scratchvae import backend, validate
+from scratchvae.layers import ACTIVATIONS
+from scratchvae.models import CORRUPTIONS, MODELS, DenoisingAutoencoder, Model, build
+from scratchvae.optim import OPTIMIZERS, make_optimizer
+from scratchvae.train import DivergedError, Training, fit
+
+EPOCHS = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (without the program's name); return the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt as interruption:
+        print(f"scratchvae: {interruption or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, RuntimeError, DivergedError, MemoryError) as error:
+        print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# --------------------------------------------------------------------------------- subcommands
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """``scratchvae train``: train a model, and leave a run directory behind."""
+    from scratchvae import runs
+
+    given = vars(arguments)
+    if "resume" in given:
+        model, training, notes, data, directory = _resumed(given)
+    else:
+        model, training, notes, data, directory = _fresh(given)
+
+    every = given.get("checkpoint_every", 1)
+
+    def save(training: Training) -> None:
+        if training.step or training.epoch % every == 0 or training.epoch == notes["epochs"]:
+            runs.save_run(directory, model, training, notes)
+
+    started = time.perf_counter()
+    try:
+        fit(
+            model,
+            data.x_train,
+            validation=data.x_test,
+            epochs=notes["epochs"],
+            callbacks=[save],
+            resume=training,
+            progress=not arguments.quiet,
+        )
+    except KeyboardInterrupt:
+        runs.save_run(directory, model, training, notes)
+        raise KeyboardInterrupt(
+            f"stopped after {training.epoch} epochs and {training.step} steps; saved "
+            f"{directory / 'model.npz'}. Go on with: scratchvae train {model.kind} "
+            f"--resume {directory}"
+        ) from None
+    except DivergedError as error:
+        runs.save_run(directory, model, training, notes)
+        raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
+    seconds = time.perf_counter() - started
+    runs.draw_pictures(directory, model, training.history, data)
+    figures = {"epochs": training.epoch, **training.history.last()}
+    pictures = [str(directory / name) for name in runs.PICTURES]
+    report = {"run": str(directory), **figures, "seconds": seconds, "pictures": pictures}
+    if not arguments.json:
+        _print_table(f"{model.kind}, {data.name}, after {training.epoch} epochs", figures)
+        print(f"{seconds:.1f} s. Model, history and pictures are in {directory}:")
+        print("  " + "  ".join(runs.PICTURES))
+    _print_json(arguments, report)
+
+
+_RESUMABLE = {"resume", "epochs", "device", "data_dir", "checkpoint_every", "quiet", "json"}
+
+
+def _resumed(given: dict[str, Any]) -> tuple[Any, ...]:
+    from scratchvae import runs
+
+    extra = set(given) - _RESUMABLE - {"command", "model"}
+    if extra:
+        options = ", ".join("--" + name.replace("_", "-") for name in sorted(extra))
+        raise ValueError(f"a resumed run keeps its settings: leave out {options}")
+    run = runs.open_run(given["resume"], given.get("device", "cpu"))
+    if run.model.kind != given["model"]:
+        raise ValueError(
+            f"{run.directory} holds a run of {run.model.kind}: "
+            f"scratchvae train {run.model.kind} --resume {run.directory}"
+        )
+    epochs = validate.integer("--epochs", given.get("epochs", run.notes["epochs"]))
+    if epochs <= run.training.epoch:
+        raise ValueError(
+            f"--epochs: {run.directory} has {run.training.epoch} epochs already; "
+            f"want more, say --epochs {run.training.epoch + EPOCHS}"
+        )
+    data = run.dataset(data_dir=given.get("data_dir"))
+    return run.model, run.training, {**run.notes, "epochs": epochs}, data, run.directory
+
+
+def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
+    from scratchvae import datasets, runs
+
+    options = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+    seed = given.get("seed", 0)
+    device = backend.resolve_device(given.get("device", "cpu"))
+    epochs = validate.integer("--epochs", given.get("epochs", EPOCHS))
+    optimizer = make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
+    batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
+    validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
+    data = datasets.load(given.get("data", "mnist10k"), given.get("data_dir"))
+    config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
+    model = build(config, device)
+    training = Training(
+        optimizer,
+        seed=seed,
+        batch_size=batch_size,
+        binarize=given.get("binarize", False),
+        n_examples=len(data.x_train),
+    )
+    notes = {"data": given.get("data", "mnist10k"), "epochs": epochs}
+    return model, training, notes, data, runs.new_directory(model.kind, given.get("out"))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """``scratchvae evaluate``: the figures of a run on its test data, and those of its rivals."""
+    from scratchvae import evaluate as e
+    from scratchvae import runs
+
+    run = runs.open_run(arguments.run, arguments.device)
+    data = run.dataset(arguments.data, arguments.data_dir)
+    x = data.x_test[: arguments.limit]
+    figures = {"images": len(x), **e.evaluate(run.model, x, seed=arguments.seed)}
+    if arguments.samples:
+        if not isinstance(run.model, scratchvae.VAE):
+            raise ValueError("--samples: the importance-weighted bound is for a VAE")
+        bound = e.importance_weighted_bound(run.model, x, arguments.samples, seed=arguments.seed)
+        figures[f"neg_iw_bound_{arguments.samples}"] = -float(bound.mean())
+    if arguments.rivals:
+        pca = e.PCA(data.x_train, run.model.n_latent)
+        figures[f"mse_pca_{run.model.n_latent}"] = e.mse(x, pca.reconstruct(x))
+        if isinstance(run.model, DenoisingAutoencoder):
+            noisy = runs.corrupted(run.model, data.x_train, arguments.seed + 1)
+            ridge = e.Ridge(noisy, data.x_train)
+            noisy = runs.corrupted(run.model, x, arguments.seed)
+            figures["mse_ridge"] = e.mse(x, ridge.predict(noisy))
+    _report(arguments, f"{run.directory} on {data.name}, test part", figures)
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """``scratchvae sample``: images that the model makes."""
+    _draw(
+        arguments,
+        "samples.png",
+        lambda runs, path, model, data: runs.draw_samples(
+            path, model, data, arguments.n, arguments.seed
+        ),
+    )
+
+
+def reconstruct(arguments: argparse.Namespace) -> None:
+    """``scratchvae reconstruct``: test images and what the model makes of them."""
+    _draw(
+        arguments,
+        "reconstructions.png",
+        lambda runs, path, model, data: {
+            "mse": runs.draw_reconstructions(path, model, data, arguments.n, arguments.seed)
+        },
+    )
+
+
+def latent(arguments: argparse.Namespace) -> None:
+    """``scratchvae latent``: the codes by digit and, with two latents, the decoded plane."""
+    _draw(
+        arguments, "latent.png", lambda runs, path, model, data: runs.draw_latent(path, model, data)
+    )
+
+
+def interpolate(arguments: argparse.Namespace) -> None:
+    """``scratchvae interpolate``: from one test image to another through the latent space."""
+
+    def draw(runs: Any, path: Path, model: Model, data: Any) -> None:
+        n = len(data.x_test)
+        if arguments.images:
+            pairs = [tuple(arguments.images)]
+        else:
+            rng = np.random.default_rng(arguments.seed)
+            pairs = [tuple(rng.choice(n, 2, replace=False).tolist()) for _ in range(arguments.n)]
+        if max(max(pair) for pair in pairs) >= n:
+            raise ValueError(f"--images: got {pairs[0]}, the test part has images 0 to {n - 1}")
+        runs.draw_interpolation(path, model, data, pairs, arguments.steps)
+
+    _draw(arguments, "interpolation.png", draw)
+
+
+def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) -> None:
+    """Open the run, draw one picture, and say where it is."""
+    from scratchvae import runs
+
+    run = runs.open_run(arguments.run, arguments.device)
+    path = Path(arguments.out) if arguments.out else run.directory / name
+    figures = draw(runs, path, run.model, run.dataset(arguments.data, arguments.data_dir)) or {}
+    if not arguments.json:
+        for key, value in figures.items():
+            print(f"{key} {value:.5g}")
+        print(path)
+    _print_json(arguments, {**figures, "picture": str(path)})
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """``scratchvae check``: prove every gradient, and print the proof."""
+    from scratchvae import proofs
+
+    rows = proofs.run_all(arguments.seed)
+    wrong = [row.piece for row in rows if not row.ok]
+    if not arguments.json:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("piece", "tensors", "worst relative error", "method", "verdict")
+        for row in rows:
+            table.add_row(row.piece, str(row.tensors), f"{row.error:.1e}", row.method, row.verdict)
+        Console().print(table)
+    _print_json(arguments, {"ok": not wrong, "pieces": [row.to_dict() for row in rows]})
+    if wrong:
+        raise ValueError(f"the gradient is wrong in: {', '.join(wrong)}")
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """``scratchvae info``: versions, backend, threads, and where the data are."""
+    import matplotlib
+    import rich
+    import threadpoolctl
+
+    from scratchvae import datasets
+
+    facts: dict[str, Any] = {
+        "scratchvae": scratchvae.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "matplotlib": matplotlib.__version__,
+        "rich": _version(rich),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+    for pool in threadpoolctl.threadpool_info():
+        kind = f"{pool['user_api']} {pool['internal_api']}"
+        facts[kind] = f"{pool['version']}, {pool['num_threads']} threads" + (
+            f", kernels {pool['architecture']}" if pool.get("architecture") else ""
+        )
+    facts["gpu"] = backend.gpu_problem() or "usable"
+    facts |= {
+        f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()
+    }
+    _report(arguments, "scratchvae", facts)
+
+
+def _version(module: Any) -> str:
+    from importlib.metadata import version
+
+    return version(module.__name__)
+
+
+def _report(arguments: argparse.Namespace, title: str, figures: dict[str, Any]) -> None:
+    if not arguments.json:
+        _print_table(title, figures)
+    _print_json(arguments, figures)
+
+
+def _print_json(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+
+
+_UNITS = {
+    "neg_elbo": "nats an image",
+    "reconstruction": "nats an image",
+    "kl": "nats an image",
+    "loss": "nats an image",
+    "neg_iw": "nats an image",
+    "mse": "a pixel",
+    "psnr": "dB",
+}
+
+
+def _print_table(title: str, figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    for name, value in figures.items():
+        bare = name.removeprefix("val_")
+        unit = next((unit for start, unit in _UNITS.items() if bare.startswith(start)), "")
+        text = f"{value:.5g}" if isinstance(value, float) else str(value)
+        table.add_row(name, Text(f"{text} {unit}".strip()))  # Text: "[cuda12]" is no markup
+    Console().print(table)
+
+
+# -------------------------------------------------------------------------------------- parser
+
+_MODEL_OPTIONS = (
+    *("hidden", "n_latent", "activation", "dtype", "output", "corruption", "sigma", "clip"),
+    *("fraction", "likelihood", "beta"),
+)
+
+_EXAMPLES = {
+    "train": "scratchvae train vae --n-latent 2 --epochs 40",
+    "evaluate": "scratchvae evaluate runs/vae --samples 100 --limit 200",
+    "sample": "scratchvae sample runs/vae --n 64 --seed 1 --out samples.png",
+    "reconstruct": "scratchvae reconstruct runs/vae --n 20",
+    "interpolate": "scratchvae interpolate runs/vae --images 3 8 --steps 15",
+    "latent": "scratchvae latent runs/vae --out latent.png",
+    "check": "scratchvae check --seed 1",
+    "info": "scratchvae info --json",
+}
+_TRAIN_EXAMPLES = {
+    "ae": "scratchvae train ae --n-latent 32 --epochs 10",
+    "dae": "scratchvae train dae --corruption salt_and_pepper --fraction 0.3",
+    "vae": "scratchvae train vae --n-latent 2 --beta 0.5 --epochs 40",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="scratchvae", description=scratchvae.__doc__)
+    parser.add_argument("--version", action="version", version=scratchvae.__version__)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Callable[..., None]) -> argparse.ArgumentParser:
+        text = (function.__doc__ or "").partition(": ")[2].split("\n")[0]
+        sub = subparsers.add_parser(
+            name, help=text, description=text, epilog=f"example: {_EXAMPLES[name]}"
+        )
+        sub.set_defaults(command=function)
+        return sub
+
+    kinds = add("train", train).add_subparsers(required=True, metavar="{ae,dae,vae}")
+    for kind in MODELS:
+        _add_train_options(kinds, kind)
+    for name, function in (
+        ("evaluate", evaluate),
+        ("sample", sample),
+        ("reconstruct", reconstruct),
+        ("interpolate", interpolate),
+        ("latent", latent),
+    ):
+        sub = add(name, function)
+        sub.add_argument("run", help="run directory or model.npz")
+        _add_common(sub)
+        sub.add_argument("--device", default="cpu", choices=backend.DEVICES)
+        _add_data(sub, default=None, help="other data than the run's own")
+        if name != "evaluate":
+            sub.add_argument("--out", metavar="FILE.png", help="default: in the run directory")
+        if name in ("sample", "reconstruct", "interpolate"):
+            number = {"sample": 100, "reconstruct": 10, "interpolate": 6}[name]
+            sub.add_argument("--n", type=_count, default=number, help="how many (%(default)s)")
+        if name == "evaluate":
+            sub.add_argument(
+                "--samples", type=_count, help="also the importance-weighted bound, so many samples"
+            )
+            sub.add_argument("--limit", type=_count, help="only the first so many test images")
+            sub.add_argument(
+                "--rivals", action="store_true", help="also PCA and, for a DAE, ridge regression"
+            )
+        if name == "interpolate":
+            sub.add_argument(
+                *("--images",), type=_index, nargs=2, metavar="I", help="which two test images"
+            )
+            sub.add_argument("--steps", type=_steps, default=11, help="images a row (%(default)s)")
+    _add_common(add("check", check))
+    sub = add("info", info)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--data-dir", help="where to look for IDX files")
+    sub.add_argument("--seed", type=_index, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_common(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--seed", type=_index, default=0, help="seed of all random numbers (0)")
+    sub.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_data(sub: argparse.ArgumentParser, default: Any, help: str) -> None:
+    sub.add_argument("--data", default=default, metavar="NAME|FILE", help=help)
+    sub.add_argument(
+        "--data-dir", default=default, help="directory of IDX files (or set SCRATCHVAE_DATA)"
+    )
+
+
+def _add_train_options(kinds: Any, kind: str) -> None:
+    """Add ``train KIND``; options that were not given are absent, so that --resume can tell."""
+    text = f"train a{'n' if kind == 'ae' else ''} {MODELS[kind].__name__}"
+    sub = kinds.add_parser(
+        kind,
+        help=text,
+        description=text,
+        epilog=f"example: {_TRAIN_EXAMPLES[kind]}",
+        argument_default=argparse.SUPPRESS,
+    )
+    sub.set_defaults(command=train, model=kind)
+    _add_data(
+        sub, argparse.SUPPRESS, "mnist10k (default), mnist, fashion-mnist, or your .npy or .npz"
+    )
+    add = sub.add_argument
+    add("--out", metavar="DIR", help=f"run directory (default: runs/{kind}, runs/{kind}-2, ...)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR, with its settings")
+    add("--epochs", type=_count, help=f"passes over the data ({EPOCHS})")
+    add("--batch-size", type=_count, help="images a step (128)")
+    add("--optimizer", choices=OPTIMIZERS, help="(adam)")
+    add("--learning-rate", type=float, help="(the optimizer's own; adam 0.001)")
+    add("--binarize", action="store_true", help="draw each pixel as 0 or 1 anew in each epoch")
+    add("--checkpoint-every", type=_count, metavar="N", help="save every N epochs (1)")
+    add("--seed", type=_index, help="seed of all random numbers (0)")
+    add("--device", choices=backend.DEVICES, help="(cpu)")
+    add("--dtype", choices=("float32", "float64"), help="(float32)")
+    add("--hidden", type=_widths, metavar="N,N,...", help="hidden widths, or 'none' (400)")
+    add("--n-latent", type=_count, metavar="L", help="latents (20)")
+    add("--activation", choices=ACTIVATIONS, help="(relu)")
+    if kind == "vae":
+        add("--likelihood", choices=("bernoulli", "gaussian"), help="(bernoulli)")
+        add("--sigma", type=_sigma, help="of the gaussian likelihood: a number or 'learned' (1)")
+        add("--beta", type=float, help="weight of the KL (1)")
+    else:
+        add("--output", choices=("sigmoid", "linear"), help="(sigmoid)")
+    if kind == "dae":
+        add("--corruption", choices=CORRUPTIONS, help="(gaussian)")
+        add("--sigma", type=float, help="standard deviation of the gaussian corruption (0.5)")
+        add("--no-clip", action="store_false", dest="clip", help="let it leave [0, 1]")
+        add("--fraction", type=float, help="of the pixels hit by the other corruptions (0.3)")
+    add("--quiet", action="store_true", default=False, help="no progress")
+    add("--json", action="store_true", default=False, help="print the figures as JSON")
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _index(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _steps(text: str) -> int:
+    return _whole(text, 2)
+
+
+def _whole(text: str, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a whole number >= {low}")
+    return value
+
+
+def _widths(text: str) -> list[int]:
+    return [] if text in ("none", "") else [_count(part) for part in text.split(",")]
+
+
+def _sigma(text: str) -> float | str:
+    if text == "learned":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a number or 'learned'") from None

@@ -1,0 +1,186 @@
+"""Evaluation: what a model is worth on data that it has not seen, and honest rivals for it.
+
+All functions take and return host arrays or floats where they do not take a model; with a model,
+x (N, D) is moved to its device. B batch, D features, K samples, L latents.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scratchvae import validate
+from scratchvae.backend import Array, generator, to_device, to_host
+from scratchvae.models import VAE, DenoisingAutoencoder, Model
+from scratchvae.train import NOISE, mean_terms
+
+
+def evaluate(model: Model, x: Array, *, seed: int = 0) -> dict[str, float]:
+    """Return the model's figures on x (N, D).
+
+    The VAE's ``loss``, ``reconstruction``, ``kl`` and ``neg_elbo`` are in nats an image, from one
+    draw of eps an image (``seed``). ``mse`` (a pixel) and ``psnr`` (dB) compare x with its
+    reconstruction through the mean of q(z|x). For the DAE ``mse`` and ``psnr`` compare the clean x
+    with the reconstruction of the corrupted x, and ``mse_corrupted`` the corrupted x itself: the
+    rival that does nothing.
+    """
+    x = model.check(to_device(x, model.device), values=True)
+    if isinstance(model, VAE):
+        error = mse(to_host(x), reconstruct(model, x))
+        return {**mean_terms(model, x, seed=seed), "mse": error, "psnr": psnr(error)}
+    if isinstance(model, DenoisingAutoencoder):
+        noisy = model.corrupt(x, model.draw_noise(generator(model.device, seed, NOISE), x))
+        error = mse(to_host(x), reconstruct(model, noisy))
+        untouched = mse(to_host(x), to_host(noisy))
+        return {"mse": error, "psnr": psnr(error), "mse_corrupted": untouched}
+    error = mse(to_host(x), reconstruct(model, x))
+    return {"mse": error, "psnr": psnr(error)}
+
+
+def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:
+    """Return ``model.reconstruct(x)`` for any number of rows, as a host array (N, D)."""
+    x = to_device(x, model.device)
+    parts = [model.reconstruct(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+    return np.concatenate([to_host(part) for part in parts])
+
+
+def importance_weighted_bound(
+    model: VAE, x: Array, n_samples: int, *, seed: int = 0, max_bytes: int = 2**27
+) -> np.ndarray:
+    """Return the importance-weighted bound on log p(x) for each row of x (N, D): (N,), in nats.
+
+    Burda, Grosse, Salakhutdinov 2016, eq. 8: with z_k ~ q(z|x), k = 1..K,
+
+        L_K = log 1/K sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x)
+
+    L_1 is the ELBO, E[L_K] grows with K, and tends to log p(x). The sum is a running log-sum-exp
+    over chunks of samples and rows that keep the decoder's arrays under about ``max_bytes``.
+    """
+    n_samples = validate.integer("n_samples", n_samples)
+    x = model.check(to_device(x, model.device), values=True)
+    xp, rng = model.xp, generator(model.device, seed, NOISE)
+    widest = max(model.n_features, *model.hidden, model.n_latent)
+    room = max(1, max_bytes // (4 * widest * model.dtype.itemsize))  # decoded rows at a time
+    chunk = min(n_samples, room)
+    n_rows = max(1, room // chunk)
+    bounds = []
+    for start in range(0, len(x), n_rows):
+        rows = x[start : start + n_rows]
+        mu, logvar = model.encode(rows)
+        highest, total = None, None
+        for done in range(0, n_samples, chunk):
+            k = min(chunk, n_samples - done)
+            eps = xp.asarray(rng.standard_normal((k * len(rows), model.n_latent), dtype=x.dtype))
+            log_w = _log_weights(model, [xp.tile(a, (k, 1)) for a in (rows, mu, logvar)], eps)
+            log_w = log_w.reshape(k, len(rows)).astype(np.float64)
+            peak = log_w.max(axis=0)
+            if highest is None:
+                highest, total = peak, xp.zeros_like(peak)
+            new = xp.maximum(highest, peak)
+            total = total * xp.exp(highest - new) + xp.exp(log_w - new).sum(axis=0)
+            highest = new
+        bounds.append(to_host(highest + xp.log(total)) - math.log(n_samples))
+    return np.concatenate(bounds)
+
+
+def _log_weights(model: VAE, tiled: list[Array], eps: Array) -> Array:
+    """Return log p(x|z) + log p(z) - log q(z|x) at z = mu + sigma eps, (B,).
+
+    The constants -L/2 log 2 pi of p(z) and q(z|x) cancel, and (z - mu) / sigma is eps.
+    """
+    x, mu, logvar = tiled
+    z = model.reparameterize.apply(mu, logvar, eps)
+    log_px = -model.nll.per_example(model.decoder.apply(z), x)
+    return log_px + (eps * eps + logvar - z * z).sum(axis=1) / 2
+
+
+def mse(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the mean squared error a pixel between x and y (N, D), computed in float64."""
+    if x.shape != y.shape:
+        raise ValueError(f"mse: got shapes {x.shape} and {y.shape}, want equal ones")
+    return float(np.mean(np.square(x - y), dtype=np.float64))
+
+
+def psnr(mse: float, peak: float = 1.0) -> float:
+    """Return the peak signal-to-noise ratio 10 log10(peak^2 / MSE) in decibels; inf for MSE 0."""
+    return 10 * math.log10(peak * peak / mse) if mse > 0 else math.inf
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return the area under the ROC curve: P(score of a positive > score of a negative).
+
+    ``scores`` (N,) are floats, ``positive`` (N,) booleans; a tie counts one half (Mann, Whitney
+    1947). Raises ValueError where one class is missing or a score is NaN.
+    """
+    scores, positive = np.asarray(scores), np.asarray(positive, dtype=bool)
+    if scores.shape != positive.shape or scores.ndim != 1:
+        raise ValueError(
+            f"roc_auc: got shapes {scores.shape} and {positive.shape}, want (N,) twice"
+        )
+    if np.isnan(scores).any():
+        raise ValueError("roc_auc: got NaN among the scores")
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        raise ValueError("roc_auc: want at least one positive and one negative example")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(counts) - (counts - 1) / 2  # ranks from 1, ties share their mean
+    rank_sum = middle_rank[inverse][positive].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+class PCA:
+    """Principal component analysis: the best linear reconstruction through L numbers.
+
+    Pearson 1901; Eckart, Young 1936. ``components`` is (L, D) with orthonormal rows, ``variances``
+    (L,) the variance of the data along each, ``mean`` (D,).
+    """
+
+    def __init__(self, x: np.ndarray, n_components: int) -> None:
+        n_components = validate.integer("n_components", n_components)
+        if x.ndim != 2 or n_components > min(x.shape):
+            raise ValueError(
+                f"n_components: got {n_components} for data {x.shape}, want at most {min(x.shape)}"
+            )
+        self.mean = x.mean(axis=0, dtype=np.float64)
+        centred = x - self.mean
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
+        self.components = vectors[:, ::-1][:, :n_components].T
+        self.variances = values[::-1][:n_components]
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Return the codes (B, L) of x (B, D)."""
+        return np.asarray((x - self.mean) @ self.components.T)
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Return the data (B, D) of the codes z (B, L)."""
+        return np.asarray(z @ self.components + self.mean)
+
+    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+        """Return x projected onto the components, (B, D), cut to [0, 1] as images are."""
+        return np.asarray(np.clip(self.decode(self.encode(x)), 0, 1))
+
+
+class Ridge:
+    """Linear regression from x to y with an L2 penalty: the honest rival of a denoiser.
+
+    Hoerl, Kennard 1970. Minimises sum_n |y_n - x_n W - b|^2 + penalty N |W|^2, with b unpenalised:
+    W = (C_xx + penalty I)^-1 C_xy, with C the centred covariances.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, penalty: float = 1e-3) -> None:
+        self.penalty = validate.number("penalty", penalty)
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+            raise ValueError(f"Ridge: got x {x.shape} and y {y.shape}, want (N, D) and (N, E)")
+        x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
+        centred = x - x_mean
+        covariance: Any = centred.T @ centred / len(x)
+        covariance[np.diag_indices_from(covariance)] += self.penalty
+        self.W = np.linalg.solve(covariance, centred.T @ (y - y_mean) / len(x))
+        self.b = y_mean - x_mean @ self.W
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return x W + b, (B, E), cut to [0, 1] as images are."""
+        return np.asarray(np.clip(x @ self.W + self.b, 0, 1))

@@ -1,0 +1,393 @@
+"""Training: ``fit`` runs minibatches through a model and an optimizer and returns the History.
+
+Every random number of a training follows from its seed: epoch e shuffles with the generator made
+from (seed, SHUFFLE, e) and draws its noise, batch after batch, from (seed, NOISE, e). So the state
+of the generators is the triple (seed, epoch, step), and a training resumed in the middle of an
+epoch redraws the noise of the steps that it has behind it. CuPy's generators, whose state cannot be
+read, resume the same way.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scratchvae import validate
+from scratchvae.backend import Array, array_module, generator, to_device, to_host
+from scratchvae.models import Model
+from scratchvae.optim import Optimizer, make_optimizer
+
+SHUFFLE, NOISE, VALIDATION = 0, 1, 2
+
+
+class DivergedError(ArithmeticError):
+    """The loss was not finite; the model holds its last good parameters."""
+
+
+@dataclass
+class History:
+    """The mean of each loss term over each epoch, training and, as ``val_...``, validation.
+
+    ``history["val_neg_elbo"]`` is a list with one float an epoch.
+    """
+
+    columns: dict[str, list[float]] = field(default_factory=dict)
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add the figures of one epoch; every epoch has the same columns."""
+        if self.columns and set(row) != set(self.columns):
+            raise ValueError(f"history: got columns {sorted(row)}, want {sorted(self.columns)}")
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append(float(value))
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def last(self) -> dict[str, float]:
+        """Return the figures of the last epoch, {} before the first has ended."""
+        return {name: values[-1] for name, values in self.columns.items()}
+
+    def to_csv(self) -> str:
+        """Return a table with a line an epoch, numbered from 1; floats as Python prints them."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["epoch", *self.columns])
+        for i, row in enumerate(zip(*self.columns.values(), strict=True), start=1):
+            writer.writerow([i, *map(repr, row)])
+        return out.getvalue()
+
+
+@dataclass
+class Training:
+    """Where a training stands: with the model's theta, all that it takes to go on bit for bit."""
+
+    optimizer: Optimizer
+    seed: int = 0
+    batch_size: int = 128
+    binarize: bool = False
+    n_examples: int = 0
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the epoch under way
+    terms: list[dict[str, Any]] = field(default_factory=list)  # of these steps, on the device
+    history: History = field(default_factory=History)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps in an epoch, the last one with the examples that are left over."""
+        return math.ceil(self.n_examples / self.batch_size)
+
+
+Callback = Callable[[Training], None]
+
+
+def fit(
+    model: Model,
+    x: Array,
+    *,
+    validation: Array | None = None,
+    epochs: int = 20,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    optimizer: str | Optimizer | None = None,
+    seed: int | None = None,
+    binarize: bool | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: Training | None = None,
+    progress: bool = False,
+) -> History:
+    """Train ``model`` on x (N, D) until ``epochs`` epochs are finished; return its History.
+
+    The examples are shuffled each epoch and cut into batches of ``batch_size`` (128; the last one
+    may be smaller). ``optimizer`` is a name (``"adam"``) or an Optimizer; ``learning_rate`` is for
+    the named one and by default its own (Adam: 1e-3). ``binarize`` draws each pixel anew as 0 or 1
+    with the grey value as its probability (dynamic binarization). ``validation`` (M, D) is
+    evaluated after each epoch, with the same noise every time. Data and model share a device: the
+    data are moved there once, and no loss is read before the epoch ends.
+
+    Each callback is called with the Training after each epoch (``training.step == 0``), and once
+    more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
+    KeyboardInterrupt is raised. ``resume`` takes such a Training and goes on as though it had never
+    stopped; settings that contradict it are a ValueError.
+
+    Raises ValueError for bad arguments, and DivergedError, saying where and probably why, if the
+    loss is not finite; theta and the optimizer are then set back to the end of the last epoch.
+    """
+    epochs = validate.integer("epochs", epochs)
+    x = model.check(to_device(x, model.device), values=True)
+    if validation is not None:
+        validation = to_device(validation, model.device)
+        validation = model.check(validation, values=True, name="validation")
+    settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "binarize": binarize}
+    if resume is None:
+        training = _start(len(x), optimizer, learning_rate, **settings)
+    else:
+        training = resume
+        _check_resume(training, len(x), optimizer, learning_rate, settings)
+
+    bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
+    # what overflows here is caught by the test for a finite loss
+    with bar, _interruption() as interrupted, np.errstate(all="ignore"):
+        for epoch in range(training.epoch, epochs):
+            good = (model.theta.copy(), _copied(training.optimizer.state()))
+            for _ in _steps(model, x, training):
+                if progress:
+                    bar.step()
+                if interrupted() and training.step < training.steps_an_epoch:
+                    for callback in callbacks:
+                        callback(training)
+                    raise KeyboardInterrupt
+                if model.device == "cpu" and not math.isfinite(model.terms[model.term_names[0]]):
+                    break
+            row = _epoch_means(training, model)
+            if not all(map(math.isfinite, row.values())):
+                raise _diverged(model, training, good)
+            if validation is not None:
+                means = mean_terms(
+                    model, validation, seed=training.seed, binarize=training.binarize
+                )
+                row |= {f"val_{name}": value for name, value in means.items()}
+            training.epoch, training.step, training.terms = epoch + 1, 0, []
+            training.history.append(row)
+            if progress:
+                bar.epoch(row)
+            for callback in callbacks:
+                callback(training)
+            if interrupted():
+                raise KeyboardInterrupt
+    return training.history
+
+
+def _start(
+    n_examples: int,
+    optimizer: str | Optimizer | None,
+    learning_rate: float | None,
+    batch_size: int | None,
+    seed: int | None,
+    binarize: bool | None,
+) -> Training:
+    if not isinstance(optimizer, Optimizer):
+        optimizer = make_optimizer(optimizer or "adam", learning_rate)
+    elif learning_rate is not None:
+        raise ValueError("learning_rate: give it to the Optimizer, or name the optimizer instead")
+    return Training(
+        optimizer,
+        seed=validate.integer("seed", 0 if seed is None else seed, low=0),
+        batch_size=validate.integer("batch_size", 128 if batch_size is None else batch_size),
+        binarize=bool(binarize),
+        n_examples=n_examples,
+    )
+
+
+def _check_resume(
+    training: Training,
+    n_examples: int,
+    optimizer: str | Optimizer | None,
+    learning_rate: float | None,
+    settings: dict[str, Any],
+) -> None:
+    if optimizer is not None or learning_rate is not None:
+        raise ValueError("optimizer, learning_rate: a resumed training goes on with its own")
+    for name, value in {**settings, "n_examples": n_examples}.items():
+        if value is not None and value != getattr(training, name):
+            raise ValueError(
+                f"{name}: got {value}, but the training to resume has {getattr(training, name)}"
+            )
+
+
+def _steps(model: Model, x: Array, training: Training) -> Iterator[None]:
+    """Run the steps that are left of the epoch under way, yielding after each."""
+    epoch, size = training.epoch, training.batch_size
+    order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
+    order = to_device(order, model.device)
+    rng = generator(model.device, training.seed, NOISE, epoch)
+    for i in range(training.steps_an_epoch):
+        batch = x[order[i * size : (i + 1) * size]]
+        if training.binarize:
+            batch = _binarized(rng, batch)
+        noise = model.draw_noise(rng, batch)
+        if i < training.step:  # done before the resume: only its random numbers are drawn again
+            continue
+        model.forward(batch, noise)
+        model.backward()
+        training.optimizer.step(model.theta, model.grad)
+        training.terms.append(model.terms)
+        training.step = i + 1
+        yield
+
+
+def _binarized(rng: Any, x: Array) -> Array:
+    return (rng.random(x.shape, dtype=x.dtype) < x).astype(x.dtype)
+
+
+def _epoch_means(training: Training, model: Model) -> dict[str, float]:
+    """Return the mean of each term over the examples seen; on the GPU the epoch's only wait."""
+    rows = np.full(training.step, training.batch_size, dtype=float)
+    if training.step == training.steps_an_epoch:
+        rows[-1] = training.n_examples - training.batch_size * (training.step - 1)
+    table = terms_table(training.terms, model.term_names)
+    with np.errstate(all="ignore"):
+        means = rows @ table / rows.sum()
+    return dict(zip(model.term_names, means.tolist(), strict=True))
+
+
+def terms_table(terms: list[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
+    """Return the steps' terms as a host array (steps, terms) in float64, in one transfer."""
+    values = [row[name] for row in terms for name in names]
+    on_device = next((v for v in values if not isinstance(v, float | np.generic)), None)
+    if on_device is not None:
+        xp = array_module(on_device)
+        values = to_host(xp.stack([xp.asarray(v, dtype=on_device.dtype) for v in values]))
+    return np.asarray(values, dtype=np.float64).reshape(len(terms), len(names))
+
+
+def mean_terms(
+    model: Model, x: Array, *, seed: int = 0, batch_size: int = 1000, binarize: bool = False
+) -> dict[str, float]:
+    """Return the model's loss terms over x (N, D), with one draw of noise an example from ``seed``.
+
+    Computed ``batch_size`` examples at a time; x must be on the model's device.
+    """
+    rng = generator(model.device, seed, VALIDATION)
+    terms, rows = [], []
+    for start in range(0, len(x), batch_size):
+        batch = x[start : start + batch_size]
+        if binarize:
+            batch = _binarized(rng, batch)
+        terms.append(model.loss_terms(batch, model.draw_noise(rng, batch)))
+        rows.append(len(batch))
+    means = np.asarray(rows) @ terms_table(terms, model.term_names) / len(x)
+    return dict(zip(model.term_names, means.tolist(), strict=True))
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: v if isinstance(v, int) else v.copy() for name, v in state.items()}
+
+
+def _diverged(model: Model, training: Training, good: tuple[Array, Any]) -> DivergedError:
+    """Say where and why, and set model and optimizer back to the end of the last epoch."""
+    table = terms_table(training.terms, model.term_names)
+    step = int(np.argmin(np.isfinite(table).all(axis=1)))
+    bad = ", ".join(
+        f"{name} {value:.4g}"
+        for name, value in zip(model.term_names, table[step], strict=True)
+        if not math.isfinite(value)
+    )
+    rate = training.optimizer.learning_rate
+    if step == training.epoch == 0:  # before any update
+        cause = "the scale of the data, of sigma or of the initial parameters"
+    else:
+        cause = f"the learning rate {rate:g} is too large, try {rate / 10:g}"
+    model.theta[...] = good[0]
+    training.optimizer.restore(good[1])
+    training.step, training.terms = 0, []
+    return DivergedError(
+        f"the loss is not finite in epoch {training.epoch + 1}, step {step + 1} of "
+        f"{training.steps_an_epoch} ({bad}); likely cause: {cause}. The model is back at its "
+        f"parameters after epoch {training.epoch}"
+    )
+
+
+@contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C set a flag and the second interrupt at once (in the main thread)."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handler(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _ProgressBar:
+    """Epoch, its terms, images/s and time left on stderr; into a pipe, a line an epoch."""
+
+    def __init__(self, training: Training, epochs: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.training, self.epochs = training, epochs
+        self.console = Console(file=sys.stderr)
+        self.started, self.shown = time.perf_counter(), 0.0
+        self.images = 0
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.first = training.epoch * training.steps_an_epoch + training.step
+        self.task = self.bar.add_task(
+            "",
+            total=epochs * training.steps_an_epoch,
+            completed=self.first,
+            epoch=min(training.epoch + 1, epochs),
+            epochs=epochs,
+            terms=_terms_text(training.history.last()),
+            speed="",
+        )
+
+    def __enter__(self) -> _ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def step(self) -> None:
+        """Redraw at most ten times a second: drawing costs more than a training step."""
+        now = time.perf_counter()
+        if now - self.shown < 0.1:
+            return
+        self.shown = now
+        done = self.training.epoch * self.training.steps_an_epoch + self.training.step
+        speed = (done - self.first) * self.training.batch_size / (now - self.started)
+        self.bar.update(
+            self.task,
+            completed=done,
+            epoch=self.training.epoch + 1,
+            speed=f"{speed:,.0f} images/s",
+        )
+
+    def epoch(self, row: dict[str, float]) -> None:
+        text = _terms_text(row)
+        self.bar.update(
+            self.task, completed=self.training.epoch * self.training.steps_an_epoch, terms=text
+        )
+        if not self.console.is_terminal:
+            print(f"epoch {self.training.epoch}/{self.epochs}  {text}", file=sys.stderr)
+
+
+def _terms_text(row: dict[str, float]) -> str:
+    """Return the row's terms: of neg_elbo, reconstruction, kl and mse those that are there."""
+    labels = {"neg_elbo": "-ELBO", "reconstruction": "rec", "kl": "KL", "mse": "MSE"}
+    parts = [f"{label} {row[name]:.4g}" for name, label in labels.items() if name in row]
+    for name in ("val_neg_elbo", "val_mse"):
+        if name in row:
+            parts.append(f"(validation {row[name]:.4g})")
+    return " ".join(parts)
