@@ -62,17 +62,19 @@ def gpu_problem() -> str | None:
     """Say why the GPU cannot be used, and what to do; None where it can."""
     try:
         import cupy
-    except ModuleNotFoundError:
-        return f"device='gpu': CuPy is not installed. {_HOW_TO_INSTALL}"
-    except Exception as error:  # a CuPy that does not match the machine's CUDA
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return f"device='gpu': CuPy is not installed. {_HOW_TO_INSTALL}"
         return f"device='gpu': CuPy is installed but cannot be loaded ({error}). {_HOW_TO_INSTALL}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        return (
-            "device='gpu': CuPy is installed but the NVIDIA driver is missing or too old "
-            f"({error}). Install the driver that fits your CuPy: {_HOW_TO_INSTALL}"
-        )
+        if "cudaErrorNoDevice" not in str(error):
+            return (
+                "device='gpu': CuPy is installed but the NVIDIA driver is missing or too old "
+                f"({error}). Install the driver that fits your CuPy: {_HOW_TO_INSTALL}"
+            )
+        count = 0
     if count == 0:
         return "device='gpu': CuPy and the driver are there but no NVIDIA GPU; use device='cpu'"
     return None

@@ -1,0 +1,871 @@
+"""A strict stand-in for CuPy, so that machines without a GPU can test the GPU path.
+
+Its arrays wrap NumPy arrays, hence give NumPy's numbers, and behave as CuPy's do where the two
+differ: they refuse to become NumPy arrays or to mix with them, reductions and single elements stay
+0-d arrays on the device, no floating-point warnings are raised, and only names and arguments that
+CuPy has are offered. Host synchronisations and host-to-device transfers are counted::
+
+    cupy = strict_cupy.install(monkeypatch)
+    with cupy_counts() as counts:
+        step()
+    assert counts.synchronisations == 0, counts.synchronised
+
+What is offered is common to CuPy 13.0 and 14.2: ``test_strict_cupy.py`` compares every name and
+signature with the real CuPy where that is installed, which takes no GPU. Where CuPy accepts
+something that is slow, silent or undefined, the stand-in refuses it: a NumPy function called on a
+device array, host arrays or lists as indices, an ``out`` that overlaps an input, a NumPy array
+where an array is expected. ``empty`` is filled with NaN.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# ---------------------------------------------------------------------------------------------
+# Counting
+
+
+@dataclass(eq=False)
+class Counts:
+    """What happened within ``with cupy_counts() as counts``, and where."""
+
+    synchronised: list[str] = field(default_factory=list)
+    transferred: list[str] = field(default_factory=list)
+
+    @property
+    def synchronisations(self) -> int:
+        """How often the host waited for the device."""
+        return len(self.synchronised)
+
+    @property
+    def transfers(self) -> int:
+        """How often an array went from the host to the device."""
+        return len(self.transferred)
+
+
+_counting: list[Counts] = []
+
+
+@contextmanager
+def cupy_counts() -> Iterator[Counts]:
+    """Count synchronisations and transfers; nested counts count the same events."""
+    counts = Counts()
+    _counting.append(counts)
+    try:
+        yield counts
+    finally:
+        _counting.remove(counts)
+
+
+def _where(what: str) -> str:
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return f"{what} at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _synchronise(what: str) -> None:
+    for counts in _counting:
+        counts.synchronised.append(_where(what))
+
+
+def _transfer(what: str) -> None:
+    for counts in _counting:
+        counts.transferred.append(_where(what))
+
+
+# ---------------------------------------------------------------------------------------------
+# Arguments
+
+_SCALARS = (bool, int, float, complex, np.generic)
+
+
+def _host(x: Any) -> Any:
+    """Return what NumPy computes on for an operand: a device array or a scalar, nothing else."""
+    if isinstance(x, ndarray):
+        return x._host
+    if isinstance(x, _SCALARS):
+        return x
+    raise TypeError(f"Unsupported type {type(x)}")
+
+
+def _host_array(x: Any) -> np.ndarray:
+    if not isinstance(x, ndarray):
+        raise TypeError(f"Unsupported type {type(x)}")
+    return x._host
+
+
+def _device(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_device(part) for part in result)
+    return ndarray(np.asarray(result))
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    same = a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
+    return not same and np.shares_memory(a, b)
+
+
+# ---------------------------------------------------------------------------------------------
+# The array
+
+
+class ndarray:
+    """An array "on the device"; ``_host`` is the NumPy array that plays its memory."""
+
+    __slots__ = ("__weakref__", "_host")
+    __hash__ = None  # type: ignore[assignment]
+    # NumPy's operators then leave the work to ours, and NumPy's ufuncs refuse the array.
+    __array_ufunc__ = None
+
+    def __init__(self, host: np.ndarray) -> None:
+        if not isinstance(host, np.ndarray):
+            raise TypeError("the stand-in does not offer ndarray(shape): use empty or zeros")
+        if host.dtype.char not in "?bBhHiIlLqQefdFD":
+            raise ValueError(f"Unsupported dtype {host.dtype}")
+        _check_driver()
+        self._host = host
+
+    # NumPy's protocols
+
+    def __array__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __array_function__(self, func: Any, *args: Any) -> None:
+        raise TypeError(
+            f"np.{func.__name__} was called on a device array; "
+            f"call {func.__name__} of the array's own module"
+        )
+
+    # What waits for the device
+
+    def get(self, *, out: np.ndarray | None = None) -> np.ndarray:
+        _synchronise("get")
+        if out is None:
+            return self._host.copy()
+        if not isinstance(out, np.ndarray) or out.dtype != self.dtype:
+            raise TypeError("Only numpy.ndarray of the same dtype can be obtained")
+        if out.shape != self.shape:
+            raise ValueError(f"Shape mismatch. Expected shape: {self.shape}, actual: {out.shape}")
+        out[...] = self._host
+        return out
+
+    def item(self) -> Any:
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return self.get().item()
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError("The truth value of an array with more than one element is ambiguous")
+        return bool(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __str__(self) -> str:
+        return str(self.get())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get(), spec)
+
+    def __reduce__(self) -> Any:
+        return _asarray, (self.get(),)
+
+    # What does not
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._host.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._host.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._host.ndim
+
+    @property
+    def size(self) -> int:
+        return self._host.size
+
+    @property
+    def itemsize(self) -> int:
+        return self._host.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._host.nbytes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self._host.strides
+
+    @property
+    def flags(self) -> types.SimpleNamespace:
+        """Layout only: as in CuPy, there is no ``writeable``."""
+        flags = self._host.flags
+        names = ("c_contiguous", "f_contiguous", "owndata")
+        return types.SimpleNamespace(**{name: getattr(flags, name) for name in names})
+
+    @property
+    def data(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
+    @property
+    def T(self) -> ndarray:
+        return ndarray(self._host.T)
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[ndarray]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    def set(self, arr: np.ndarray) -> None:
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if self.dtype != arr.dtype:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        if self.shape != arr.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        _transfer("set")
+        self._host[...] = arr
+
+    def fill(self, value: Any) -> None:
+        if not isinstance(value, _SCALARS):
+            raise TypeError(f"Unsupported type {type(value)}")
+        self._host.fill(value)
+
+    def copy(self) -> ndarray:
+        return ndarray(self._host.copy())
+
+    def __copy__(self) -> ndarray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return self.copy()
+
+    def astype(self, dtype: Any, *, copy: bool = True) -> ndarray:
+        if not copy and self.dtype == np.dtype(dtype):
+            return self
+        with np.errstate(all="ignore"):
+            return ndarray(self._host.astype(dtype))
+
+    def reshape(self, *shape: Any) -> ndarray:
+        return ndarray(self._host.reshape(*shape))
+
+    def transpose(self, *axes: Any) -> ndarray:
+        return ndarray(self._host.transpose(*axes))
+
+    def _index(self, key: Any) -> Any:
+        """Check an index and return NumPy's; an integer alone gives a view, as in CuPy."""
+        parts = key if isinstance(key, tuple) else (key,)
+        for part in parts:
+            if isinstance(part, ndarray):
+                if part.dtype.kind not in "biu":
+                    raise IndexError("arrays used as indices must be of integer or boolean type")
+                if part.dtype.kind == "b":  # the number of hits decides the shape
+                    _synchronise("boolean mask")
+            elif not (
+                part is None
+                or part is Ellipsis
+                or isinstance(part, slice)
+                or (isinstance(part, int | np.integer) and not isinstance(part, bool))
+            ):
+                raise TypeError(f"Unsupported type {type(part)} in an index of a device array")
+        hosts = tuple(p._host if isinstance(p, ndarray) else p for p in parts)
+        ellipsis = () if any(p is Ellipsis for p in parts) else (Ellipsis,)
+        return (*hosts, *ellipsis)
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return ndarray(self._host[self._index(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, value = self._index(key), _host(value)
+        if isinstance(value, np.ndarray) and _overlap(self._host[key], value):
+            raise ValueError("assignment between overlapping arrays: undefined in CuPy, copy first")
+        with np.errstate(all="ignore"):
+            self._host[key] = value
+
+    def __matmul__(self, other: Any) -> ndarray:
+        return _FUNCTIONS["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> ndarray:
+        return _FUNCTIONS["matmul"](other, self)
+
+
+ndarray.__module__ = "cupy"
+
+
+# ---------------------------------------------------------------------------------------------
+# Universal functions
+
+
+class ufunc:
+    """``f(x[, y][, out], *, out=, dtype=, casting=)`` on device arrays and scalars; no ``where``.
+
+    As in CuPy, the result is C-contiguous whatever the layout of the inputs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self._numpy: np.ufunc = getattr(np, name)
+        self.nin, self.nout = self._numpy.nin, self._numpy.nout
+
+    def __call__(
+        self,
+        *args: Any,
+        out: Any = None,
+        dtype: Any = None,
+        casting: Any = "same_kind",
+        **wrong: Any,
+    ) -> ndarray:
+        if wrong:
+            raise TypeError(f"Wrong arguments {sorted(wrong)}")
+        if not self.nin <= len(args) <= self.nin + 1:
+            raise TypeError(f"Wrong number of arguments for {self.__name__!r}: {len(args)}")
+        inputs, outputs = args[: self.nin], args[self.nin :]
+        if out is not None:
+            if outputs:
+                raise ValueError("Cannot specify 'out' as both a positional and keyword argument")
+            outputs = out if isinstance(out, tuple) else (out,)
+        hosts = [_host(x) for x in inputs]
+        with np.errstate(all="ignore"):
+            result = self._numpy(
+                *hosts,
+                out=tuple(_host_array(x) for x in outputs) or None,
+                dtype=dtype,
+                casting=casting,
+                order="C",
+            )
+        return outputs[0] if outputs else _device(result)
+
+    def __repr__(self) -> str:
+        return f"<ufunc 'cupy_{self.__name__}'>"
+
+
+_UFUNC_NAMES = """
+    add subtract multiply divide true_divide floor_divide remainder power negative abs absolute sign
+    square sqrt reciprocal exp exp2 expm1 log log2 log10 log1p logaddexp sin cos tanh sinh cosh
+    maximum minimum fmax fmin heaviside floor ceil rint isfinite isnan isinf signbit
+    greater greater_equal less less_equal equal not_equal
+    logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor invert
+"""
+_UFUNCS = {name: ufunc(name) for name in _UFUNC_NAMES.split()}
+
+
+def _give_operators() -> None:
+    """Give ndarray its operators: a + b, 1 + b, a += b, a < b, -a."""
+
+    def forward(function: ufunc) -> Callable[..., ndarray]:
+        return lambda self, other: function(self, other)
+
+    def reflected(function: ufunc) -> Callable[..., ndarray]:
+        return lambda self, other: function(other, self)
+
+    def in_place(function: ufunc) -> Callable[..., ndarray]:
+        return lambda self, other: function(self, other, out=self)
+
+    def unary(function: ufunc) -> Callable[..., ndarray]:
+        return lambda self: function(self)
+
+    arithmetic = {
+        "add": "add",
+        "sub": "subtract",
+        "mul": "multiply",
+        "truediv": "true_divide",
+        "floordiv": "floor_divide",
+        "mod": "remainder",
+        "pow": "power",
+        "and": "bitwise_and",
+        "or": "bitwise_or",
+        "xor": "bitwise_xor",
+    }
+    for short, name in arithmetic.items():
+        for prefix, make in (("", forward), ("r", reflected), ("i", in_place)):
+            setattr(ndarray, f"__{prefix}{short}__", make(_UFUNCS[name]))
+    comparisons = {
+        "lt": "less",
+        "le": "less_equal",
+        "gt": "greater",
+        "ge": "greater_equal",
+        "eq": "equal",
+        "ne": "not_equal",
+    }
+    for short, name in comparisons.items():
+        setattr(ndarray, f"__{short}__", forward(_UFUNCS[name]))
+    for short, name in {"neg": "negative", "abs": "absolute", "invert": "invert"}.items():
+        setattr(ndarray, f"__{short}__", unary(_UFUNCS[name]))
+
+
+_give_operators()
+
+
+# ---------------------------------------------------------------------------------------------
+# Functions with CuPy's signatures. Kinds of parameters, by name; any other takes a host value.
+
+_ARRAYS = {"a", "A", "b", "v", "array", "dst", "prototype"}
+_OPERANDS = {"condition", "x", "y", "a_min", "a_max", "src", "where", "indices", "fill_value"}
+
+_SIGNATURES = {
+    # creation
+    "zeros": "shape, dtype=float",
+    "ones": "shape, dtype=float",
+    "full": "shape, fill_value, dtype=None",
+    "zeros_like": "a, dtype=None",
+    "ones_like": "a, dtype=None",
+    "full_like": "a, fill_value, dtype=None",
+    "arange": "start, stop=None, step=1, dtype=None",
+    "linspace": "start, stop, num=50, endpoint=True, *, dtype=None",
+    "eye": "N, M=None, k=0, dtype=float",
+    "ascontiguousarray": "a, dtype=None",
+    "diag": "v, k=0",
+    # shape
+    "reshape": "a, newshape",
+    "ravel": "a",
+    "transpose": "a, axes=None",
+    "swapaxes": "a, axis1, axis2",
+    "moveaxis": "a, source, destination",
+    "squeeze": "a, axis=None",
+    "expand_dims": "a, axis",
+    "broadcast_to": "array, shape",
+    "concatenate": "tup, axis=0, out=None",
+    "stack": "tup, axis=0, out=None",
+    "repeat": "a, repeats, axis=None",
+    "tile": "A, reps",
+    "flip": "a, axis=None",
+    # selection
+    "take": "a, indices, axis=None, out=None",
+    "where": "condition, x, y",
+    "clip": "a, a_min, a_max, out=None",
+    "copyto": "dst, src, casting='same_kind', where=None",
+    "sort": "a, axis=-1",
+    "argsort": "a, axis=-1",
+    # reductions
+    "sum": "a, axis=None, dtype=None, out=None, keepdims=False",
+    "prod": "a, axis=None, dtype=None, out=None, keepdims=False",
+    "mean": "a, axis=None, dtype=None, out=None, keepdims=False",
+    "var": "a, axis=None, dtype=None, out=None, ddof=0, keepdims=False",
+    "std": "a, axis=None, dtype=None, out=None, ddof=0, keepdims=False",
+    "max": "a, axis=None, out=None, keepdims=False",
+    "min": "a, axis=None, out=None, keepdims=False",
+    "amax": "a, axis=None, out=None, keepdims=False",
+    "amin": "a, axis=None, out=None, keepdims=False",
+    "argmax": "a, axis=None, *, out=None, keepdims=False",
+    "argmin": "a, axis=None, *, out=None, keepdims=False",
+    "all": "a, axis=None, out=None, keepdims=False",
+    "any": "a, axis=None, out=None, keepdims=False",
+    "count_nonzero": "a, axis=None",
+    "cumsum": "a, axis=None, dtype=None, out=None",
+    # linear algebra
+    "matmul": "a, b, /, out=None",
+    "dot": "a, b, out=None",
+    "outer": "a, b, out=None",
+    "tensordot": "a, b, axes=2",
+    "trace": "a",
+    "linalg.norm": "x, ord=None, axis=None, keepdims=False",
+    "linalg.svd": "a, full_matrices=True, compute_uv=True",
+    "linalg.eigh": "a, UPLO='L'",
+    "linalg.qr": "a, mode='reduced'",
+    "linalg.solve": "a, b",
+}
+
+_METHOD_NAMES = """
+    ravel swapaxes squeeze repeat take clip argsort sum prod mean var std max min argmax argmin all
+    any cumsum dot trace
+"""
+
+
+def _argument(name: str, value: Any) -> Any:
+    """Check one argument and return what NumPy gets for it."""
+    if name in _ARRAYS:
+        return _host_array(value)
+    if name in _OPERANDS:
+        return None if value is None and name in ("a_min", "a_max") else _host(value)
+    if name == "tup":
+        return [_host_array(x) for x in value]
+    if isinstance(value, ndarray | np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)} for {name}")
+    return value
+
+
+def _function(name: str, text: str) -> Callable[..., Any]:
+    """Make the device function with the signature ``text``."""
+    signature = inspect.signature(eval(f"lambda {text}: None"))
+    numpy_function = operator.attrgetter(name)(np)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        out = given.pop("out", None)
+        arguments = {
+            key: _argument(key, value)
+            for key, value in given.items()
+            if value is not None or signature.parameters[key].default is not None
+        }
+        required = [
+            arguments.pop(key)
+            for key, parameter in signature.parameters.items()
+            if parameter.default is parameter.empty
+        ]
+        with np.errstate(all="ignore"):
+            result = numpy_function(*required, **arguments)
+        if result is None or out is None:
+            return None if result is None else _device(result)
+        return _write(name, np.asarray(result), out, required)
+
+    function.__name__ = name
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
+
+
+def _write(name: str, result: np.ndarray, out: Any, inputs: list[Any]) -> ndarray:
+    """Put a function's result into ``out``, under the strictest of CuPy's rules."""
+    target = _host_array(out)
+    if target.shape != result.shape:
+        raise ValueError(f"{name}: out has shape {target.shape}, the result {result.shape}")
+    if target.dtype != result.dtype:
+        raise TypeError(f"{name}: out has dtype {target.dtype}, the result {result.dtype}")
+    if name == "dot" and not target.flags.c_contiguous:
+        raise ValueError("Output array must be C-contiguous")
+    parts = itertools.chain.from_iterable(x if isinstance(x, list) else [x] for x in inputs)
+    if any(isinstance(x, np.ndarray) and np.shares_memory(x, target) for x in parts):
+        raise ValueError(f"{name}: out overlaps an input, which CuPy does not allow for")
+    target[...] = result
+    return out
+
+
+_FUNCTIONS = {name: _function(name, text) for name, text in _SIGNATURES.items()}
+
+
+def _give_methods() -> None:
+    """Give ndarray the functions that are also methods."""
+
+    def method(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, *args, **kwargs: function(self, *args, **kwargs)
+
+    for name in _METHOD_NAMES.split():
+        setattr(ndarray, name, method(_FUNCTIONS[name]))
+
+
+_give_methods()
+
+
+def _empty(shape: Any, dtype: Any = float) -> ndarray:
+    host = np.empty(shape, dtype)
+    host.fill(np.nan if host.dtype.kind in "fc" else 1)
+    return ndarray(host)
+
+
+def _empty_like(prototype: Any, dtype: Any = None) -> ndarray:
+    return _empty(_host_array(prototype).shape, dtype or prototype.dtype)
+
+
+def _nonzero(a: Any) -> tuple[ndarray, ...]:
+    _synchronise("nonzero")
+    return _device(_host_array(a).nonzero())
+
+
+def _einsum(subscripts: str, *operands: Any, dtype: Any = None, optimize: Any = False) -> ndarray:
+    hosts = [_host_array(x) for x in operands]
+    return _device(np.einsum(subscripts, *hosts, dtype=dtype, optimize=optimize))
+
+
+def _asarray(a: Any, dtype: Any = None, *, blocking: bool = False) -> ndarray:
+    if isinstance(a, ndarray):
+        return a if dtype is None else a.astype(dtype, copy=False)
+    _transfer("asarray")
+    return ndarray(np.array(a, dtype, order="C"))
+
+
+def _array(obj: Any, dtype: Any = None, *, blocking: bool = False) -> ndarray:
+    return _asarray(obj, dtype).copy()
+
+
+def _asnumpy(a: Any, *, out: np.ndarray | None = None) -> np.ndarray:
+    if isinstance(a, ndarray):
+        return a.get(out=out)
+    return np.asarray(a)
+
+
+def _get_array_module(*args: Any) -> types.ModuleType:
+    return cupy if any(isinstance(x, ndarray) for x in args) else np
+
+
+def _may_share_memory(a: Any, b: Any) -> bool:
+    return np.may_share_memory(_host_array(a), _host_array(b))
+
+
+def _result_type(*arrays_and_dtypes: Any) -> np.dtype:
+    return np.result_type(*(x.dtype if isinstance(x, ndarray) else x for x in arrays_and_dtypes))
+
+
+# ---------------------------------------------------------------------------------------------
+# Random numbers
+
+
+class Generator:
+    """The part of ``cupy.random.Generator`` that NumPy's has as well.
+
+    CuPy's has no normal, permutation, shuffle or choice, and its bit generator no state that could
+    be read or restored. Its numbers are not NumPy's for the same seed; neither are these.
+    """
+
+    def __init__(self, seed: Any) -> None:
+        self._rng = np.random.Generator(np.random.Philox(seed))
+
+    @staticmethod
+    def _check_out(out: Any, size: Any, dtype: Any) -> None:
+        host = _host_array(out)
+        if host.dtype != np.dtype(dtype):
+            raise TypeError(
+                "Supplied output array has the wrong type. "
+                f"Expected {np.dtype(dtype).name}, got {host.dtype.name}"
+            )
+        if not (host.flags.c_contiguous or host.flags.f_contiguous):
+            raise ValueError("Supplied output array is not contiguous, writable or aligned.")
+        if size is not None and (size if isinstance(size, tuple) else (size,)) != host.shape:
+            raise ValueError("size must match out.shape when used together")
+
+    def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> ndarray:
+        if out is not None:
+            self._check_out(out, size, dtype)
+            if size is None and out.shape:
+                raise ValueError("CuPy would fill out with one number: pass size=out.shape as well")
+        return self._give(self._rng.random(_size(size), dtype=dtype), out)
+
+    def standard_normal(
+        self, size: Any = None, dtype: Any = np.float64, out: Any = None
+    ) -> ndarray:
+        if out is not None:
+            self._check_out(out, size, dtype)
+            size = out.shape
+        return self._give(self._rng.standard_normal(_size(size), dtype=dtype), out)
+
+    def uniform(
+        self, low: float = 0.0, high: float = 1.0, size: Any = None, dtype: Any = np.float64
+    ) -> ndarray:
+        u = self._rng.random(_size(size), dtype=dtype)
+        return self._give(_plain(low) + (_plain(high) - _plain(low)) * u, None).astype(dtype)
+
+    def integers(
+        self,
+        low: int,
+        high: int | None = None,
+        size: Any = None,
+        dtype: Any = np.int64,
+        endpoint: bool = False,
+    ) -> ndarray:
+        low, high = _plain(low), None if high is None else _plain(high)
+        return self._give(self._rng.integers(low, high, _size(size), dtype, endpoint), None)
+
+    @staticmethod
+    def _give(drawn: Any, out: ndarray | None) -> ndarray:
+        if out is None:
+            return _device(drawn)
+        out._host[...] = drawn
+        return out
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, _SCALARS):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value
+
+
+def _size(size: Any) -> Any:
+    parts = size if isinstance(size, tuple) else (size,)
+    if size is not None and not all(isinstance(n, int | np.integer) for n in parts):
+        raise TypeError(f"size must be None, an int or a tuple of ints, got {type(size)}")
+    return size
+
+
+def _default_rng(seed: Any = None) -> Generator:
+    if isinstance(seed, Generator):
+        return seed
+    if isinstance(seed, np.random.Generator | np.random.BitGenerator):
+        raise TypeError("a NumPy generator cannot seed a CuPy generator")
+    _check_driver()
+    return Generator(seed)
+
+
+# ---------------------------------------------------------------------------------------------
+# CUDA
+
+_CUDA_ERRORS = {
+    35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
+    100: "cudaErrorNoDevice: no CUDA-capable device is detected",
+}
+MISSING_DRIVER, NO_DEVICE = _CUDA_ERRORS
+
+
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises where there is no usable driver (35) or no GPU (100)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(_CUDA_ERRORS[status])
+        self.status = status
+
+
+_machine = types.SimpleNamespace(status=0)
+
+
+def _check_driver() -> None:
+    if _machine.status:
+        raise CUDARuntimeError(_machine.status)
+
+
+def _get_device_count() -> int:
+    _check_driver()
+    return 1
+
+
+def _get_device_properties(device: int) -> dict[str, Any]:
+    _check_driver()
+    return {"name": b"strict stand-in for CuPy", "totalGlobalMem": 1 << 34, "major": 9, "minor": 0}
+
+
+class Device:
+    """The one device."""
+
+    def __init__(self, device: int = 0) -> None:
+        _check_driver()
+        self.id = device
+
+    def synchronize(self) -> None:
+        _synchronise("Device.synchronize")
+
+
+class Stream:
+    """The one stream."""
+
+    null: Stream
+
+    def synchronize(self) -> None:
+        _synchronise("Stream.synchronize")
+
+
+Stream.null = Stream()
+
+
+# ---------------------------------------------------------------------------------------------
+# The module
+
+
+class _Module(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"module {self.__name__!r} has no attribute {name!r} (the strict stand-in offers only "
+            "what tests/strict_cupy.py lists)"
+        )
+
+
+def _module(name: str, **members: Any) -> types.ModuleType:
+    module = _Module(name, __doc__)
+    vars(module).update(members)
+    return module
+
+
+_NUMPY_NAMES = """
+    bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64
+    complex128 intp generic number integer inexact floating dtype issubdtype finfo iinfo
+    promote_types newaxis pi e inf nan
+"""  # CuPy takes these from NumPy
+
+_MODULES = {
+    "cupy.cuda.runtime": _module(
+        "cupy.cuda.runtime",
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=_get_device_count,
+        getDeviceProperties=_get_device_properties,
+        getDevice=lambda: 0,
+        runtimeGetVersion=lambda: 12090,
+        driverGetVersion=lambda: 0 if _machine.status == MISSING_DRIVER else 12090,
+        deviceSynchronize=lambda: _synchronise("deviceSynchronize"),
+    ),
+    "cupy.random": _module("cupy.random", default_rng=_default_rng, Generator=Generator),
+    "cupy.linalg": _module(
+        "cupy.linalg",
+        **{n.partition(".")[2]: f for n, f in _FUNCTIONS.items() if n.startswith("linalg.")},
+    ),
+}
+_MODULES["cupy.cuda"] = _module(
+    "cupy.cuda",
+    runtime=_MODULES["cupy.cuda.runtime"],
+    Device=Device,
+    Stream=Stream,
+    get_current_stream=lambda: Stream.null,
+)
+_MODULES["cupy"] = cupy = _module(
+    "cupy",
+    __version__="14.2.0",
+    cuda=_MODULES["cupy.cuda"],
+    random=_MODULES["cupy.random"],
+    linalg=_MODULES["cupy.linalg"],
+    ndarray=ndarray,
+    ufunc=ufunc,
+    empty=_empty,
+    empty_like=_empty_like,
+    nonzero=_nonzero,
+    einsum=_einsum,
+    asarray=_asarray,
+    array=_array,
+    asnumpy=_asnumpy,
+    get_array_module=_get_array_module,
+    may_share_memory=_may_share_memory,
+    result_type=_result_type,
+    **_UFUNCS,
+    **{name: f for name, f in _FUNCTIONS.items() if "." not in name},
+    **{name: getattr(np, name) for name in _NUMPY_NAMES.split()},
+)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> types.ModuleType:
+    """Make ``import cupy`` give the stand-in until the test ends, and return it.
+
+    With ``status=MISSING_DRIVER`` or ``NO_DEVICE`` the machine has CuPy but no usable GPU: as in
+    CuPy the import works, and whatever touches the device raises ``CUDARuntimeError``.
+    """
+    for name, module in _MODULES.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(_machine, "status", status)
+    return cupy
+
+
+def uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``import cupy`` fail until the test ends, as where CuPy is not installed."""
+    for name in list(sys.modules):
+        if name == "cupy" or name.startswith("cupy."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cupy", None)
