@@ -1,0 +1,1 @@
+"""Measurements against rivals, never part of the tests."""
