@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+from scratchvae import validate
 from scratchvae.backend import Array, array_module
 from scratchvae.layers import sigmoid
 
@@ -141,10 +142,11 @@ class GaussianNLL(Loss):
     """
 
     def __init__(self, sigma: float | str = 1.0) -> None:
-        if sigma != "learned" and not (
-            isinstance(sigma, int | float) and 0 < float(sigma) < math.inf
-        ):
-            raise ValueError(f"sigma: got {sigma!r}, want a positive number or 'learned'")
+        if not (isinstance(sigma, str) and sigma == "learned"):
+            try:
+                sigma = validate.number("sigma", sigma, ends="(]")
+            except ValueError as error:
+                raise ValueError(f"{error} or 'learned'") from None
         self.sigma = sigma
 
     @property

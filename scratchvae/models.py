@@ -61,7 +61,7 @@ class Model(ABC):
         self.activation = validate.choice("activation", activation, ACTIVATIONS)
         self.seed = validate.integer("seed", seed, low=0)
         try:
-            self.dtype = np.dtype(dtype)
+            self.dtype = np.dtype(object if dtype is None else dtype)
         except TypeError:
             self.dtype = np.dtype(object)
         if self.dtype not in (np.float32, np.float64):
@@ -77,6 +77,12 @@ class Model(ABC):
         """Move the parameters to ``device``; theta and grad are new arrays afterwards."""
         self.device = resolve_device(device)
         self.theta, self.grad = pack(self._layers, self.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        """Return a model of the same form with the same parameters, in vectors of its own."""
+        twin = build(self.config, self.device)
+        twin.theta[...], twin.grad[...] = self.theta, self.grad
+        return twin
 
     @property
     def xp(self) -> Any:
@@ -124,7 +130,7 @@ class Model(ABC):
             if self.unit_interval and (low < 0 or high > 1):
                 hint = ": divide images in 0..255 by 255" if high > 2 and low >= 0 else ""
                 raise ValueError(
-                    f"{name}: got values from {low:.4g} to {high:.4g}, want [0, 1]{hint}"
+                    f"{name}: got values from {low:.10g} to {high:.10g}, want [0, 1]{hint}"
                 )
         return x
 
@@ -151,7 +157,8 @@ class Model(ABC):
         rows_fit = x.ndim == 2 and (len(x) == rows if rows else len(x) >= 1)
         if not rows_fit or x.shape[1] != columns:
             raise ValueError(f"{name}: got shape {x.shape}, want {_shape_text(shape)}")
-        return x.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+            return x.astype(self.dtype, copy=False)
 
     @abstractmethod
     def draw_noise(self, rng: Any, x: Array) -> Array:
@@ -327,6 +334,7 @@ class DenoisingAutoencoder(Autoencoder):
 
     def corrupt(self, x: Array, noise: Array) -> Array:
         """Return the corrupted x~ (B, D); x itself stays clean."""
+        x = self._check_array("x", x, (None, self.n_features))
         noise = self._check_noise(x, noise)
         if self.corruption == "gaussian":
             x_tilde = x + self.sigma * noise
@@ -357,7 +365,8 @@ class DenoisingAutoencoder(Autoencoder):
 
     def encode(self, x: Array) -> Array:
         """Return the code z (B, L) of x (B, D), clean or corrupted (then [0, 1] is not asked)."""
-        return self.encoder.apply(self._check_finite(x))
+        leaves = self.corruption == "gaussian" and not self.clip
+        return self.encoder.apply(self._check_finite(x) if leaves else self.check(x, values=True))
 
     def _check_finite(self, x: Array) -> Array:
         x = self._check_array("x", x, (None, self.n_features))
@@ -406,11 +415,13 @@ class VAE(Model):
                 "log-likelihood; want 'gaussian' (a squared error in nats) or 'bernoulli'"
             )
         self.likelihood = validate.choice("likelihood", likelihood, ("bernoulli", "gaussian"))
-        self.sigma = sigma
+        self.sigma = GaussianNLL(sigma).sigma
         self.beta = validate.number("beta", beta)
         self.nll: Loss = BernoulliNLL() if likelihood == "bernoulli" else GaussianNLL(sigma)
         n_outputs = (
-            2 * n_features if sigma == "learned" and likelihood == "gaussian" else n_features
+            2 * self.n_features
+            if likelihood == "gaussian" and sigma == "learned"
+            else self.n_features
         )
         rng = np.random.default_rng(seed)
         widths = (self.n_features, *self.hidden)

@@ -33,15 +33,16 @@ class Optimizer(ABC):
                 f"step: theta {theta.shape} {theta.dtype} and grad {grad.shape} {grad.dtype} differ"
             )
         xp = array_module(theta)
+        for known in (*self.memory.values(), self._scratch):
+            if known is not None and (known.shape != theta.shape or known.dtype != theta.dtype):
+                raise ValueError(
+                    f"step: this optimizer remembers {known.shape[0]} parameters, "
+                    f"got {theta.shape[0]}; make a new one for each model"
+                )
         if self._scratch is None:
             self._scratch = xp.empty_like(theta)
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
-        if self._scratch.shape != theta.shape:
-            raise ValueError(
-                f"step: this optimizer remembers {self._scratch.shape[0]} parameters, "
-                f"got {theta.shape[0]}; make a new one for each model"
-            )
         self.t += 1
         self._update(xp, theta, grad, self._scratch, *(self.memory[name] for name in self.slots))
 

@@ -35,8 +35,11 @@ def number(
     name: str, value: Any, low: float = 0, high: float = math.inf, *, ends: str = "[]"
 ) -> float:
     """Return ``value`` as a finite float from ``low`` to ``high``; ``ends`` says which are in."""
-    ok = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    ok = ok and math.isfinite(value) and low <= value <= high
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        ok = real and math.isfinite(value) and low <= value <= high
+    except OverflowError:  # an int too large for a float
+        ok = False
     if not ok or (value == low and ends[0] == "(") or (value == high and ends[1] == ")"):
         above = f"{'>=' if ends[0] == '[' else '>'} {low}"
         below = "" if high == math.inf else f" and {'<=' if ends[1] == ']' else '<'} {high}"
