@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from scratchvae.arrays import read_npz
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
 from scratchvae.models import Model, build
-from scratchvae.optim import make_optimizer
+from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.train import History, Training, terms_table
 
 FORMAT, VERSION = "scratchvae checkpoint", 1
@@ -45,13 +46,15 @@ def save(
     """Write model and training to ``path``, atomically: there is the old file or the new one.
 
     Equal states give equal files, byte for byte. ``notes`` is anything JSON-safe to keep with them.
-    Raises ValueError for parameters that are not finite, and leaves the old file.
+    Raises ValueError for parameters or optimizer vectors that are not finite, which ``load`` would
+    refuse, and leaves the old file.
     """
-    theta = to_host(model.theta)
-    if not np.isfinite(theta).all():
-        raise ValueError(f"{path}: not saved, the parameters hold NaN or infinite values")
     optimizer = training.optimizer
-    memory = {k: to_host(v) for k, v in optimizer.state().items() if k != "t"}
+    vectors = {"theta": to_host(model.theta)}
+    vectors |= {f"optimizer.{name}": to_host(v) for name, v in sorted(optimizer.memory.items())}
+    for name, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{path}: not saved, {name} holds NaN or infinite values")
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -64,9 +67,8 @@ def save(
     }
     arrays = {
         "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-        "theta": theta,
         "terms": terms_table(training.terms, model.term_names),
-        **{f"optimizer.{name}": array for name, array in memory.items()},
+        **vectors,
     }
     with atomic_write(path) as file:
         np.savez(file, **arrays)
@@ -83,13 +85,19 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:
     opened.
     """
     path = Path(path)
-    arrays = read_npz(path)
+    arrays = read_npz(path, _known)
     try:
         return _parse(arrays, device)
     except KeyError as error:
         raise ValueError(f"{path}: not a scratchvae checkpoint: no {error}") from None
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    """Return those of the names that a checkpoint has; nothing else in the file is read."""
+    slots = {f"optimizer.{slot}" for kind in OPTIMIZERS.values() for slot in kind.slots}
+    return [name for name in names if name in slots | {"header", "theta", "terms"}]
 
 
 def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
@@ -125,7 +133,7 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
     training = Training(
         optimizer,
         binarize=bool(header["training"]["binarize"]),
-        history=_history(header["history"]),
+        history=_history(header["history"], model.term_names),
     )
     for k, low in _COUNTS.items():
         setattr(training, k, validate.integer(k, header["training"][k], low=low))
@@ -159,8 +167,10 @@ def _check_vector(name: str, array: Any, theta: Any) -> None:
         raise ValueError(f"{name}: holds NaN or infinite values")
 
 
-def _history(columns: dict[str, list[float]]) -> History:
+def _history(columns: dict[str, list[float]], terms: tuple[str, ...]) -> History:
     numbers = {name: [float(v) for v in values] for name, values in columns.items()}
+    if numbers and tuple(numbers) not in (terms, (*terms, *(f"val_{name}" for name in terms))):
+        raise ValueError(f"history: its columns are {', '.join(numbers)}")
     if len({len(values) for values in numbers.values()}) > 1:
         raise ValueError("history: its columns differ in length")
     return History(numbers)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from scratchvae import backend, validate
 from scratchvae.layers import ACTIVATIONS
 from scratchvae.models import CORRUPTIONS, MODELS, DenoisingAutoencoder, Model, build
 from scratchvae.optim import OPTIMIZERS, make_optimizer
-from scratchvae.train import DivergedError, Training, fit
+from scratchvae.train import DivergedError, Stopped, Training, fit
 
 EPOCHS = 20
 
@@ -30,19 +32,31 @@ EPOCHS = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name); return the exit code."""
     try:
-        arguments = _parser().parse_args(argv)
-        arguments.command(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = _parser().parse_args(argv)
+            arguments.command(arguments)
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:  # of --help, --version and the parser's errors
+        return int(end.code or 0)
     except KeyboardInterrupt as interruption:
-        print(f"scratchvae: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"scratchvae: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(devnull, stream.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError, DivergedError, MemoryError) as error:
-        print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+        print(f"scratchvae: error: {_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --------------------------------------------------------------------------------- subcommands
@@ -64,7 +78,12 @@ def train(arguments: argparse.Namespace) -> None:
         if training.step or training.epoch % every == 0 or training.epoch == notes["epochs"]:
             runs.save_run(directory, model, training, notes)
 
+    resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
+    if training.epoch == notes["epochs"] and not arguments.quiet:
+        more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
+        print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)
     started = time.perf_counter()
+    runs.save_run(directory, model, training, notes)  # what cannot be written shows before an epoch
     try:
         fit(
             model,
@@ -75,12 +94,19 @@ def train(arguments: argparse.Namespace) -> None:
             resume=training,
             progress=not arguments.quiet,
         )
-    except KeyboardInterrupt:
+    except Stopped:
         runs.save_run(directory, model, training, notes)
+        where = f"after epoch {training.epoch} of {notes['epochs']}"
+        if training.step:
+            steps = f"{training.step} of {training.steps_an_epoch} steps"
+            where = f"in epoch {training.epoch + 1} after {steps}"
+        raise Stopped(
+            f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
+        ) from None
+    except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
         raise KeyboardInterrupt(
-            f"stopped after {training.epoch} epochs and {training.step} steps; saved "
-            f"{directory / 'model.npz'}. Go on with: scratchvae train {model.kind} "
-            f"--resume {directory}"
+            f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
+            f"Go on with: {resume}"
         ) from None
     except DivergedError as error:
         runs.save_run(directory, model, training, notes)
@@ -105,19 +131,20 @@ def _resumed(given: dict[str, Any]) -> tuple[Any, ...]:
 
     extra = set(given) - _RESUMABLE - {"command", "model"}
     if extra:
-        options = ", ".join("--" + name.replace("_", "-") for name in sorted(extra))
+        options = ", ".join(_option(name) for name in sorted(extra))
         raise ValueError(f"a resumed run keeps its settings: leave out {options}")
     run = runs.open_run(given["resume"], given.get("device", "cpu"))
+    if Path(given["resume"]) not in (run.directory, run.directory / "model.npz"):
+        raise ValueError(f"--resume: got {given['resume']}, want the run directory")
     if run.model.kind != given["model"]:
         raise ValueError(
             f"{run.directory} holds a run of {run.model.kind}: "
             f"scratchvae train {run.model.kind} --resume {run.directory}"
         )
     epochs = validate.integer("--epochs", given.get("epochs", run.notes["epochs"]))
-    if epochs <= run.training.epoch:
+    if epochs < run.training.epoch:
         raise ValueError(
-            f"--epochs: {run.directory} has {run.training.epoch} epochs already; "
-            f"want more, say --epochs {run.training.epoch + EPOCHS}"
+            f"--epochs: got {epochs}, but {run.directory} has {run.training.epoch} already"
         )
     data = run.dataset(data_dir=given.get("data_dir"))
     return run.model, run.training, {**run.notes, "epochs": epochs}, data, run.directory
@@ -127,13 +154,15 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
     from scratchvae import datasets, runs
 
     options = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+    _check_used(given["model"], options)
     seed = given.get("seed", 0)
     device = backend.resolve_device(given.get("device", "cpu"))
     epochs = validate.integer("--epochs", given.get("epochs", EPOCHS))
     optimizer = make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
     batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
     validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
-    data = datasets.load(given.get("data", "mnist10k"), given.get("data_dir"))
+    name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
+    data = datasets.load(name, data_dir)
     config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
     model = build(config, device)
     training = Training(
@@ -143,8 +172,30 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
         binarize=given.get("binarize", False),
         n_examples=len(data.x_train),
     )
-    notes = {"data": given.get("data", "mnist10k"), "epochs": epochs}
+    if Path(name).suffix:  # a file: later commands may run in another directory
+        name = str(Path(name).expanduser().resolve())
+    notes = {"data": name, "epochs": epochs}
+    if data_dir:
+        notes["data_dir"] = str(Path(data_dir).expanduser().resolve())
     return model, training, notes, data, runs.new_directory(model.kind, given.get("out"))
+
+
+def _check_used(kind: str, options: dict[str, Any]) -> None:
+    """Refuse an option that the model would not look at."""
+    unused: dict[str, str] = {}
+    if kind == "vae" and options.get("likelihood") != "gaussian":
+        unused = {"sigma": "--likelihood gaussian"}
+    if kind == "dae" and options.get("corruption", "gaussian") == "gaussian":
+        unused = {"fraction": "--corruption masking or salt_and_pepper"}
+    elif kind == "dae":
+        unused = dict.fromkeys(("sigma", "clip"), "--corruption gaussian")
+    for name, needs in unused.items():
+        if name in options:
+            raise ValueError(f"{_option(name)}: has no effect without {needs}")
+
+
+def _option(name: str) -> str:
+    return "--no-clip" if name == "clip" else "--" + name.replace("_", "-")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -154,21 +205,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     run = runs.open_run(arguments.run, arguments.device)
     data = run.dataset(arguments.data, arguments.data_dir)
-    x = data.x_test[: arguments.limit]
-    figures = {"images": len(x), **e.evaluate(run.model, x, seed=arguments.seed)}
-    if arguments.samples:
-        if not isinstance(run.model, scratchvae.VAE):
-            raise ValueError("--samples: the importance-weighted bound is for a VAE")
-        bound = e.importance_weighted_bound(run.model, x, arguments.samples, seed=arguments.seed)
+    if arguments.samples and not isinstance(run.model, scratchvae.VAE):
+        raise ValueError("--samples: the importance-weighted bound is for a VAE")
+    x, binarize = data.x_test[: arguments.limit], run.training.binarize
+    figures: dict[str, Any] = {"images": len(x), "binarized": binarize}
+    figures |= e.evaluate(run.model, x, seed=arguments.seed, binarize=binarize)
+    if isinstance(run.model, scratchvae.VAE) and arguments.samples:
+        bound = e.importance_weighted_bound(
+            run.model, x, arguments.samples, seed=arguments.seed, binarize=binarize
+        )
         figures[f"neg_iw_bound_{arguments.samples}"] = -float(bound.mean())
     if arguments.rivals:
-        pca = e.PCA(data.x_train, run.model.n_latent)
-        figures[f"mse_pca_{run.model.n_latent}"] = e.mse(x, pca.reconstruct(x))
-        if isinstance(run.model, DenoisingAutoencoder):
-            noisy = runs.corrupted(run.model, data.x_train, arguments.seed + 1)
-            ridge = e.Ridge(noisy, data.x_train)
-            noisy = runs.corrupted(run.model, x, arguments.seed)
+        noisy = x
+        if isinstance(run.model, DenoisingAutoencoder):  # the rivals see what the model sees
+            noisy = e.corrupted(run.model, x, arguments.seed)
+            noisy_train = e.corrupted(run.model, data.x_train, arguments.seed + 1)
+            ridge = e.Ridge(noisy_train, data.x_train)
             figures["mse_ridge"] = e.mse(x, ridge.predict(noisy))
+        pca = e.PCA(data.x_train, run.model.n_latent)
+        figures[f"mse_pca_{run.model.n_latent}"] = e.mse(x, pca.reconstruct(noisy))
     _report(arguments, f"{run.directory} on {data.name}, test part", figures)
 
 
@@ -208,6 +263,8 @@ def interpolate(arguments: argparse.Namespace) -> None:
         n = len(data.x_test)
         if arguments.images:
             pairs = [tuple(arguments.images)]
+        elif n < 2:
+            raise ValueError("the test part has one image, want two to go from one to the other")
         else:
             rng = np.random.default_rng(arguments.seed)
             pairs = [tuple(rng.choice(n, 2, replace=False).tolist()) for _ in range(arguments.n)]
@@ -239,13 +296,16 @@ def check(arguments: argparse.Namespace) -> None:
     rows = proofs.run_all(arguments.seed)
     wrong = [row.piece for row in rows if not row.ok]
     if not arguments.json:
-        from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("piece", "tensors", "worst relative error", "method", "verdict")
+        piece = Column("piece", overflow="fold")
+        table = Table(piece, "tensors", "worst relative error", "method", "verdict")
         for row in rows:
             table.add_row(row.piece, str(row.tensors), f"{row.error:.1e}", row.method, row.verdict)
-        Console().print(table)
+        _console().print(table)
+        for row in rows:
+            if not row.ok:
+                print(f"{row.piece}:\n{row.report}")
     _print_json(arguments, {"ok": not wrong, "pieces": [row.to_dict() for row in rows]})
     if wrong:
         raise ValueError(f"the gradient is wrong in: {', '.join(wrong)}")
@@ -272,7 +332,7 @@ def info(arguments: argparse.Namespace) -> None:
         facts[kind] = f"{pool['version']}, {pool['num_threads']} threads" + (
             f", kernels {pool['architecture']}" if pool.get("architecture") else ""
         )
-    facts["gpu"] = backend.gpu_problem() or "usable"
+    facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()
     }
@@ -293,7 +353,16 @@ def _report(arguments: argparse.Namespace, title: str, figures: dict[str, Any]) 
 
 def _print_json(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
     if arguments.json:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(_finite(report), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _UNITS = {
@@ -308,17 +377,28 @@ _UNITS = {
 
 
 def _print_table(title: str, figures: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(title), title_justify="left", show_header=False)
     for name, value in figures.items():
         bare = name.removeprefix("val_")
+        if bare == "loss" and value == figures.get(name.replace("loss", "neg_elbo")):
+            continue  # with beta = 1 they are one
         unit = next((unit for start, unit in _UNITS.items() if bare.startswith(start)), "")
         text = f"{value:.5g}" if isinstance(value, float) else str(value)
         table.add_row(name, Text(f"{text} {unit}".strip()))  # Text: "[cuda12]" is no markup
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    class StdoutConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would exit with code 1
+
+    return StdoutConsole()
 
 
 # -------------------------------------------------------------------------------------- parser
@@ -349,11 +429,14 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {line}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="scratchvae", description=scratchvae.__doc__)
+    parser = _Parser(
+        prog="scratchvae", description=scratchvae.__doc__, epilog="example: scratchvae train vae"
+    )
     parser.add_argument("--version", action="version", version=scratchvae.__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -378,18 +461,25 @@ def _parser() -> argparse.ArgumentParser:
         sub = add(name, function)
         sub.add_argument("run", help="run directory or model.npz")
         _add_common(sub)
-        sub.add_argument("--device", default="cpu", choices=backend.DEVICES)
+        sub.add_argument("--device", default="cpu", choices=backend.DEVICES, help="(cpu)")
         _add_data(sub, default=None, help="other data than the run's own")
         if name != "evaluate":
             sub.add_argument("--out", metavar="FILE.png", help="default: in the run directory")
         if name in ("sample", "reconstruct", "interpolate"):
             number = {"sample": 100, "reconstruct": 10, "interpolate": 6}[name]
-            sub.add_argument("--n", type=_count, default=number, help="how many (%(default)s)")
+            sub.add_argument(
+                "--n", type=_count, default=number, metavar="N", help="how many (%(default)s)"
+            )
         if name == "evaluate":
             sub.add_argument(
-                "--samples", type=_count, help="also the importance-weighted bound, so many samples"
+                *("--samples",),
+                type=_count,
+                metavar="K",
+                help="also the importance-weighted bound with K samples",
             )
-            sub.add_argument("--limit", type=_count, help="only the first so many test images")
+            sub.add_argument(
+                "--limit", type=_count, metavar="N", help="only the first N test images"
+            )
             sub.add_argument(
                 "--rivals", action="store_true", help="also PCA and, for a DAE, ridge regression"
             )
@@ -397,24 +487,35 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 *("--images",), type=_index, nargs=2, metavar="I", help="which two test images"
             )
-            sub.add_argument("--steps", type=_steps, default=11, help="images a row (%(default)s)")
+            sub.add_argument(
+                *("--steps",),
+                type=_steps,
+                default=11,
+                metavar="N",
+                help="images a row (%(default)s)",
+            )
     _add_common(add("check", check))
     sub = add("info", info)
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument("--data-dir", help="where to look for IDX files")
+    sub.add_argument("--data-dir", metavar="DIR", help="where to look for IDX files")
     sub.add_argument("--seed", type=_index, default=0, help=argparse.SUPPRESS)
     return parser
 
 
 def _add_common(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--seed", type=_index, default=0, help="seed of all random numbers (0)")
+    sub.add_argument(
+        "--seed", type=_index, default=0, metavar="N", help="seed of all random numbers (0)"
+    )
     sub.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def _add_data(sub: argparse.ArgumentParser, default: Any, help: str) -> None:
     sub.add_argument("--data", default=default, metavar="NAME|FILE", help=help)
     sub.add_argument(
-        "--data-dir", default=default, help="directory of IDX files (or set SCRATCHVAE_DATA)"
+        *("--data-dir",),
+        default=default,
+        metavar="DIR",
+        help="directory of IDX files (or set SCRATCHVAE_DATA)",
     )
 
 
@@ -435,13 +536,13 @@ def _add_train_options(kinds: Any, kind: str) -> None:
     add = sub.add_argument
     add("--out", metavar="DIR", help=f"run directory (default: runs/{kind}, runs/{kind}-2, ...)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its settings")
-    add("--epochs", type=_count, help=f"passes over the data ({EPOCHS})")
-    add("--batch-size", type=_count, help="images a step (128)")
+    add("--epochs", type=_count, metavar="N", help=f"passes over the data ({EPOCHS})")
+    add("--batch-size", type=_count, metavar="N", help="images a step (128)")
     add("--optimizer", choices=OPTIMIZERS, help="(adam)")
-    add("--learning-rate", type=float, help="(the optimizer's own; adam 0.001)")
+    add("--learning-rate", type=_real, metavar="X", help="(the optimizer's own; adam 0.001)")
     add("--binarize", action="store_true", help="draw each pixel as 0 or 1 anew in each epoch")
     add("--checkpoint-every", type=_count, metavar="N", help="save every N epochs (1)")
-    add("--seed", type=_index, help="seed of all random numbers (0)")
+    add("--seed", type=_index, metavar="N", help="seed of all random numbers (0)")
     add("--device", choices=backend.DEVICES, help="(cpu)")
     add("--dtype", choices=("float32", "float64"), help="(float32)")
     add("--hidden", type=_widths, metavar="N,N,...", help="hidden widths, or 'none' (400)")
@@ -449,15 +550,30 @@ def _add_train_options(kinds: Any, kind: str) -> None:
     add("--activation", choices=ACTIVATIONS, help="(relu)")
     if kind == "vae":
         add("--likelihood", choices=("bernoulli", "gaussian"), help="(bernoulli)")
-        add("--sigma", type=_sigma, help="of the gaussian likelihood: a number or 'learned' (1)")
-        add("--beta", type=float, help="weight of the KL (1)")
+        add(
+            "--sigma",
+            type=_sigma,
+            metavar="X",
+            help="of the gaussian likelihood: a number or 'learned' (1)",
+        )
+        add("--beta", type=_real, metavar="X", help="weight of the KL (1)")
     else:
         add("--output", choices=("sigmoid", "linear"), help="(sigmoid)")
     if kind == "dae":
         add("--corruption", choices=CORRUPTIONS, help="(gaussian)")
-        add("--sigma", type=float, help="standard deviation of the gaussian corruption (0.5)")
+        add(
+            "--sigma",
+            type=_real,
+            metavar="X",
+            help="standard deviation of the gaussian corruption (0.5)",
+        )
         add("--no-clip", action="store_false", dest="clip", help="let it leave [0, 1]")
-        add("--fraction", type=float, help="of the pixels hit by the other corruptions (0.3)")
+        add(
+            "--fraction",
+            type=_real,
+            metavar="X",
+            help="of the pixels hit by the other corruptions (0.3)",
+        )
     add("--quiet", action="store_true", default=False, help="no progress")
     add("--json", action="store_true", default=False, help="print the figures as JSON")
 
@@ -489,9 +605,14 @@ def _widths(text: str) -> list[int]:
 
 
 def _sigma(text: str) -> float | str:
-    if text == "learned":
-        return text
+    return text if text == "learned" else _real(text, "a number or 'learned'")
+
+
+def _real(text: str, want: str = "a number") -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, want a number or 'learned'") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"got {text!r}, want {want}")
+    return value

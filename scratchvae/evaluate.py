@@ -14,29 +14,38 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, generator, to_device, to_host
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
-from scratchvae.train import NOISE, mean_terms
+from scratchvae.train import VALIDATION, binarized, mean_terms
+
+COPIES = 5  # arrays as large as its output that a decoder and its likelihood hold at once
 
 
-def evaluate(model: Model, x: Array, *, seed: int = 0) -> dict[str, float]:
+def evaluate(model: Model, x: Array, *, seed: int = 0, binarize: bool = False) -> dict[str, float]:
     """Return the model's figures on x (N, D).
 
     The VAE's ``loss``, ``reconstruction``, ``kl`` and ``neg_elbo`` are in nats an image, from one
-    draw of eps an image (``seed``). ``mse`` (a pixel) and ``psnr`` (dB) compare x with its
-    reconstruction through the mean of q(z|x). For the DAE ``mse`` and ``psnr`` compare the clean x
-    with the reconstruction of the corrupted x, and ``mse_corrupted`` the corrupted x itself: the
-    rival that does nothing.
+    draw of eps an image (``seed``); with ``binarize`` they are those of pixels drawn as 0 or 1.
+    ``mse`` (a pixel) and ``psnr`` (dB) compare x with its reconstruction through the mean of
+    q(z|x). For the DAE ``mse`` and ``psnr`` compare the clean x with the reconstruction of the
+    corrupted x, and ``mse_corrupted`` the corrupted x itself: the rival that does nothing. With
+    the seed of a training these are the figures of its last validation.
     """
     x = model.check(to_device(x, model.device), values=True)
+    clean = given = to_host(x)
+    figures = {}
     if isinstance(model, VAE):
-        error = mse(to_host(x), reconstruct(model, x))
-        return {**mean_terms(model, x, seed=seed), "mse": error, "psnr": psnr(error)}
+        figures = mean_terms(model, x, seed=seed, binarize=binarize)
     if isinstance(model, DenoisingAutoencoder):
-        noisy = model.corrupt(x, model.draw_noise(generator(model.device, seed, NOISE), x))
-        error = mse(to_host(x), reconstruct(model, noisy))
-        untouched = mse(to_host(x), to_host(noisy))
-        return {"mse": error, "psnr": psnr(error), "mse_corrupted": untouched}
-    error = mse(to_host(x), reconstruct(model, x))
-    return {"mse": error, "psnr": psnr(error)}
+        given = corrupted(model, x, seed)
+    error = mse(clean, reconstruct(model, given))
+    figures |= {"mse": error, "psnr": psnr(error)}
+    return figures if given is clean else {**figures, "mse_corrupted": mse(clean, given)}
+
+
+def corrupted(model: DenoisingAutoencoder, x: Array, seed: int = 0) -> np.ndarray:
+    """Return x (N, D) corrupted with the noise of ``seed``, as a host array (N, D)."""
+    x = model.check(to_device(x, model.device), values=True)
+    noise = model.draw_noise(generator(model.device, seed, VALIDATION), x)
+    return np.asarray(to_host(model.corrupt(x, noise)))
 
 
 def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:
@@ -47,7 +56,13 @@ def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:
 
 
 def importance_weighted_bound(
-    model: VAE, x: Array, n_samples: int, *, seed: int = 0, max_bytes: int = 2**27
+    model: VAE,
+    x: Array,
+    n_samples: int,
+    *,
+    seed: int = 0,
+    max_bytes: int = 2**27,
+    binarize: bool = False,
 ) -> np.ndarray:
     """Return the importance-weighted bound on log p(x) for each row of x (N, D): (N,), in nats.
 
@@ -55,34 +70,31 @@ def importance_weighted_bound(
 
         L_K = log 1/K sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x)
 
-    L_1 is the ELBO, E[L_K] grows with K, and tends to log p(x). The sum is a running log-sum-exp
-    over chunks of samples and rows that keep the decoder's arrays under about ``max_bytes``.
+    L_1 is the ELBO, E[L_K] grows with K, and tends to log p(x). The logarithm of the sum runs over
+    chunks of samples and rows that keep the decoder's arrays under about ``max_bytes``; on the CPU
+    each z_k is the same whatever the chunks. ``binarize`` draws the pixels of x as 0 or 1 first.
     """
     n_samples = validate.integer("n_samples", n_samples)
     x = model.check(to_device(x, model.device), values=True)
-    xp, rng = model.xp, generator(model.device, seed, NOISE)
-    widest = max(model.n_features, *model.hidden, model.n_latent)
-    room = max(1, max_bytes // (4 * widest * model.dtype.itemsize))  # decoded rows at a time
-    chunk = min(n_samples, room)
-    n_rows = max(1, room // chunk)
-    bounds = []
-    for start in range(0, len(x), n_rows):
-        rows = x[start : start + n_rows]
-        mu, logvar = model.encode(rows)
-        highest, total = None, None
-        for done in range(0, n_samples, chunk):
-            k = min(chunk, n_samples - done)
-            eps = xp.asarray(rng.standard_normal((k * len(rows), model.n_latent), dtype=x.dtype))
-            log_w = _log_weights(model, [xp.tile(a, (k, 1)) for a in (rows, mu, logvar)], eps)
-            log_w = log_w.reshape(k, len(rows)).astype(np.float64)
+    xp, rng, n = model.xp, generator(model.device, seed, VALIDATION), len(x)
+    if binarize:
+        x = binarized(rng, x)
+    widest = max(model.nll.output_shape(x)[1], *model.hidden, model.n_latent)
+    room = max(1, max_bytes // (COPIES * widest * model.dtype.itemsize))  # decoded rows at a time
+    blocks = [slice(start, start + room) for start in range(0, n, room)]
+    codes = [model.encode(x[block]) for block in blocks]
+    total = xp.full(n, -math.inf)
+    chunk = max(1, room // n)  # samples at a time: several only where all rows fit into one block
+    for done in range(0, n_samples, chunk):
+        k = min(chunk, n_samples - done)
+        for block, (mu, logvar) in zip(blocks, codes, strict=True):
+            eps = xp.asarray(rng.standard_normal((k * len(mu), model.n_latent), dtype=x.dtype))
+            tiled = [xp.tile(a, (k, 1)) for a in (x[block], mu, logvar)]
+            log_w = _log_weights(model, tiled, eps).reshape(k, len(mu)).astype(np.float64)
             peak = log_w.max(axis=0)
-            if highest is None:
-                highest, total = peak, xp.zeros_like(peak)
-            new = xp.maximum(highest, peak)
-            total = total * xp.exp(highest - new) + xp.exp(log_w - new).sum(axis=0)
-            highest = new
-        bounds.append(to_host(highest + xp.log(total)) - math.log(n_samples))
-    return np.concatenate(bounds)
+            log_sum = peak + xp.log(xp.exp(log_w - peak).sum(axis=0))
+            total[block] = xp.logaddexp(total[block], log_sum)
+    return np.asarray(to_host(total)) - math.log(n_samples)
 
 
 def _log_weights(model: VAE, tiled: list[Array], eps: Array) -> Array:
@@ -100,12 +112,13 @@ def mse(x: np.ndarray, y: np.ndarray) -> float:
     """Return the mean squared error a pixel between x and y (N, D), computed in float64."""
     if x.shape != y.shape:
         raise ValueError(f"mse: got shapes {x.shape} and {y.shape}, want equal ones")
-    return float(np.mean(np.square(x - y), dtype=np.float64))
+    difference = np.subtract(x, y, dtype=np.float64)
+    return float(np.mean(difference * difference))
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
     """Return the peak signal-to-noise ratio 10 log10(peak^2 / MSE) in decibels; inf for MSE 0."""
-    return 10 * math.log10(peak * peak / mse) if mse > 0 else math.inf
+    return math.inf if mse == 0 else 10 * math.log10(peak * peak / mse)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -178,7 +191,12 @@ class Ridge:
         centred = x - x_mean
         covariance: Any = centred.T @ centred / len(x)
         covariance[np.diag_indices_from(covariance)] += self.penalty
-        self.W = np.linalg.solve(covariance, centred.T @ (y - y_mean) / len(x))
+        try:
+            self.W = np.linalg.solve(covariance, centred.T @ (y - y_mean) / len(x))
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                f"penalty: got {penalty}, want a larger one: the covariance of x is singular"
+            ) from None
         self.b = y_mean - x_mean @ self.W
 
     def predict(self, x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from scratchvae.files import write_text
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
 from scratchvae.train import History, Training
 
+FILES = ("model.npz", "history.csv", "config.json")
 PICTURES = ("curves.png", "reconstructions.png", "samples.png", "latent.png")
 SHOWN, SAMPLES = 10, 100
 
@@ -36,7 +36,9 @@ class Run:
 
     def dataset(self, name: str | None = None, data_dir: str | None = None) -> datasets.Dataset:
         """Load the run's data, or other data of the same number of features."""
-        data = datasets.load(name or self.notes["data"], data_dir)
+        if name is None:
+            name, data_dir = self.notes["data"], data_dir or self.notes.get("data_dir")
+        data = datasets.load(name, data_dir)
         if data.x_test.shape[1] != self.model.n_features:
             raise ValueError(
                 f"{data.name}: has {data.x_test.shape[1]} features, "
@@ -48,25 +50,33 @@ class Run:
 def new_directory(kind: str, out: str | None) -> Path:
     """Make and return the directory of a new run: ``out``, or the first free runs/KIND[-N].
 
-    Raises ValueError where ``out`` holds a run already.
+    Raises ValueError where ``out`` holds a run already, or files that the run would overwrite.
     """
     if out is not None:
         directory = Path(out)
-        directory.mkdir(parents=True, exist_ok=True)
         if (directory / "model.npz").exists():
             raise ValueError(
                 f"--out: {directory} holds a run already; "
                 f"go on with it by --resume {directory}, or choose another directory"
             )
+        found = [name for name in FILES + PICTURES if (directory / name).exists()]
+        if found:
+            raise ValueError(
+                f"--out: the run would overwrite {', '.join(found)} in {directory}; "
+                "choose another directory"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
         return directory
-    for i in count(1):
-        directory = Path("runs") / (kind if i == 1 else f"{kind}-{i}")
+    Path("runs").mkdir(exist_ok=True)
+    directory, number = Path("runs") / kind, 1
+    while True:
         try:
-            directory.mkdir(parents=True)
+            directory.mkdir()
         except FileExistsError:
-            continue
-        break
-    return directory
+            number += 1
+            directory = directory.with_name(f"{kind}-{number}")
+        else:
+            return directory
 
 
 def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:
@@ -76,13 +86,11 @@ def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:
     if not file.is_file():
         raise ValueError(f"{path}: no run here: want a directory with model.npz, or that file")
     loaded = checkpoint.load(file, device)
-    if not isinstance(loaded.notes.get("data"), str) or not _is_count(loaded.notes.get("epochs")):
+    notes = loaded.notes
+    texts = isinstance(notes.get("data"), str) and isinstance(notes.get("data_dir", ""), str)
+    if not texts or not isinstance(notes.get("epochs"), int) or notes["epochs"] < 1:
         raise ValueError(f"{file}: was not written by 'scratchvae train': load it in Python")
-    return Run(file.parent, loaded.model, loaded.training, loaded.notes)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value >= 1
+    return Run(file.parent, loaded.model, loaded.training, notes)
 
 
 def save_run(directory: Path, model: Model, training: Training, notes: dict[str, Any]) -> None:
@@ -124,7 +132,7 @@ def draw_reconstructions(
     x = data.x_test[_one_of_each(data.y_test, len(data.x_test))[:n]]
     given, noisy = x, None
     if isinstance(model, DenoisingAutoencoder):
-        given = noisy = corrupted(model, x, seed)
+        given = noisy = evaluate.corrupted(model, x, seed)
     y = evaluate.reconstruct(model, given)
     figure = plots.reconstructions(
         x,
@@ -136,12 +144,6 @@ def draw_reconstructions(
     )
     plots.save(figure, path)
     return evaluate.mse(x, y)
-
-
-def corrupted(model: DenoisingAutoencoder, x: np.ndarray, seed: int) -> np.ndarray:
-    """Return x (B, D) corrupted with noise from ``seed``, as a host array."""
-    noise = model.draw_noise(np.random.default_rng(seed), x)
-    return np.asarray(to_host(model.corrupt(to_device(x, model.device), noise)))
 
 
 def _one_of_each(labels: np.ndarray | None, n: int) -> np.ndarray:
@@ -163,7 +165,7 @@ def draw_samples(
         images, source = to_host(model.sample(n, seed)), "z drawn from the prior N(0, I)"
     else:
         codes = host_codes(model, data.x_train)
-        covariance = np.atleast_2d(np.cov(codes, rowvar=False))
+        covariance = np.atleast_2d(np.cov(codes, rowvar=False, bias=True))
         rng = np.random.default_rng(seed)
         z = rng.multivariate_normal(codes.mean(axis=0), covariance, n).astype(model.dtype)
         images = to_host(model.decode(to_device(z, model.device)))
@@ -193,7 +195,8 @@ def draw_latent(path: Path, model: Model, data: datasets.Dataset, side: int = 20
         low, high = np.percentile(codes, (2, 98), axis=0)
         if isinstance(model, VAE):
             low, high = np.array([-3.0, -3.0]), np.array([3.0, 3.0])
-        z1, z2 = np.linspace(low, high, side, dtype=model.dtype).T
+        least = 1e-3 * (1 + np.abs(low))  # where all codes are one, the grid still is one
+        z1, z2 = np.linspace(low, np.maximum(high, low + least), side, dtype=model.dtype).T
         grid = np.stack(np.meshgrid(z1, z2), axis=-1).reshape(-1, 2)
         decoded = (to_host(model.decode(to_device(grid, model.device))), z1, z2)
     figure = plots.latent(
@@ -202,7 +205,7 @@ def draw_latent(path: Path, model: Model, data: datasets.Dataset, side: int = 20
         kl=kl,
         decoded=decoded,
         image_shape=data.image_shape,
-        label_name="class" if data.name == "fashion-mnist" else "digit",
+        label_name="digit" if data.name in ("mnist10k", "mnist") else "class",
         title=f"{_title(model)}: latent space, {len(codes):,} test images",
     )
     plots.save(figure, path)

@@ -28,11 +28,16 @@ from scratchvae.backend import Array, array_module, generator, to_device, to_hos
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
 
-SHUFFLE, NOISE, VALIDATION = 0, 1, 2
+# From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
+SHUFFLE, NOISE, VALIDATION = 1, 2, 3
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C stopped the training after a whole step: model and Training belong together."""
 
 
 class DivergedError(ArithmeticError):
-    """The loss was not finite; the model holds its last good parameters."""
+    """The loss or a parameter was not finite; the model holds its last good parameters."""
 
 
 @dataclass
@@ -92,6 +97,7 @@ class Training:
 
 
 Callback = Callable[[Training], None]
+_State = tuple[Array, dict[str, Any], int]  # theta, the optimizer's, steps finished in the epoch
 
 
 def fit(
@@ -120,11 +126,13 @@ def fit(
 
     Each callback is called with the Training after each epoch (``training.step == 0``), and once
     more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
-    KeyboardInterrupt is raised. ``resume`` takes such a Training and goes on as though it had never
-    stopped; settings that contradict it are a ValueError.
+    Stopped, a KeyboardInterrupt, is raised. A second Ctrl-C does not wait for the step to end, and
+    raises a plain KeyboardInterrupt. ``resume`` takes such a Training and goes on as though it had
+    never stopped; settings that contradict it are a ValueError.
 
     Raises ValueError for bad arguments, and DivergedError, saying where and probably why, if the
-    loss is not finite; theta and the optimizer are then set back to the end of the last epoch.
+    loss or a parameter is not finite; theta, the optimizer and the Training are then set back to
+    the end of the last epoch, or to where the resume found them.
     """
     epochs = validate.integer("epochs", epochs)
     x = model.check(to_device(x, model.device), values=True)
@@ -137,37 +145,34 @@ def fit(
     else:
         training = resume
         _check_resume(training, len(x), optimizer, learning_rate, settings)
+        _check_columns(training, model, validation)
+    if training.binarize:
+        _check_unit_interval(x, validation)
 
     bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
     with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
-            good = (model.theta.copy(), _copied(training.optimizer.state()))
+            good = _state(model, training)
             for _ in _steps(model, x, training):
                 if progress:
                     bar.step()
-                if interrupted() and training.step < training.steps_an_epoch:
-                    for callback in callbacks:
-                        callback(training)
-                    raise KeyboardInterrupt
                 if model.device == "cpu" and not math.isfinite(model.terms[model.term_names[0]]):
                     break
-            row = _epoch_means(training, model)
-            if not all(map(math.isfinite, row.values())):
-                raise _diverged(model, training, good)
-            if validation is not None:
-                means = mean_terms(
-                    model, validation, seed=training.seed, binarize=training.binarize
-                )
-                row |= {f"val_{name}": value for name, value in means.items()}
+                if interrupted() and training.step < training.steps_an_epoch:
+                    _epoch_row(model, training, None, good)
+                    for callback in callbacks:
+                        callback(training)
+                    raise Stopped
+            row = _epoch_row(model, training, validation, good)
             training.epoch, training.step, training.terms = epoch + 1, 0, []
             training.history.append(row)
-            if progress:
-                bar.epoch(row)
             for callback in callbacks:
                 callback(training)
+            if progress:  # what it shows is saved
+                bar.epoch(row)
             if interrupted():
-                raise KeyboardInterrupt
+                raise Stopped
     return training.history
 
 
@@ -180,7 +185,7 @@ def _start(
     binarize: bool | None,
 ) -> Training:
     if not isinstance(optimizer, Optimizer):
-        optimizer = make_optimizer(optimizer or "adam", learning_rate)
+        optimizer = make_optimizer("adam" if optimizer is None else optimizer, learning_rate)
     elif learning_rate is not None:
         raise ValueError("learning_rate: give it to the Optimizer, or name the optimizer instead")
     return Training(
@@ -208,6 +213,25 @@ def _check_resume(
             )
 
 
+def _check_columns(training: Training, model: Model, validation: Array | None) -> None:
+    """Before an epoch is trained, see that its row will fit into the history."""
+    names = [*model.term_names]
+    if validation is not None:
+        names += [f"val_{name}" for name in names]
+    columns = training.history.columns
+    if columns and set(columns) != set(names):
+        raise ValueError(
+            f"resume: this training would add {', '.join(names)} to a history of "
+            f"{', '.join(columns)}; want the same model, and validation as before"
+        )
+
+
+def _check_unit_interval(x: Array, validation: Array | None) -> None:
+    for name, data in (("x", x), ("validation", validation)):
+        if data is not None and not 0 <= float(data.min()) <= float(data.max()) <= 1:
+            raise ValueError(f"binarize: {name} has values outside [0, 1], which is no probability")
+
+
 def _steps(model: Model, x: Array, training: Training) -> Iterator[None]:
     """Run the steps that are left of the epoch under way, yielding after each."""
     epoch, size = training.epoch, training.batch_size
@@ -217,7 +241,7 @@ def _steps(model: Model, x: Array, training: Training) -> Iterator[None]:
     for i in range(training.steps_an_epoch):
         batch = x[order[i * size : (i + 1) * size]]
         if training.binarize:
-            batch = _binarized(rng, batch)
+            batch = binarized(rng, batch)
         noise = model.draw_noise(rng, batch)
         if i < training.step:  # done before the resume: only its random numbers are drawn again
             continue
@@ -229,19 +253,35 @@ def _steps(model: Model, x: Array, training: Training) -> Iterator[None]:
         yield
 
 
-def _binarized(rng: Any, x: Array) -> Array:
+def binarized(rng: Any, x: Array) -> Array:
+    """Return x in [0, 1] with each value drawn as 0 or 1, x being the probability of 1."""
     return (rng.random(x.shape, dtype=x.dtype) < x).astype(x.dtype)
 
 
-def _epoch_means(training: Training, model: Model) -> dict[str, float]:
-    """Return the mean of each term over the examples seen; on the GPU the epoch's only wait."""
+def _epoch_row(
+    model: Model, training: Training, validation: Array | None, good: _State
+) -> dict[str, float]:
+    """Return the mean of each term over the examples seen, and over those of ``validation``.
+
+    Raises DivergedError unless they, the parameters and the optimizer's memory are finite: the last
+    update can spoil those behind a finite loss. On the GPU this is the epoch's only wait.
+    """
+    xp, names = model.xp, model.term_names
+    finite = xp.isfinite(model.theta).all()
+    for vector in training.optimizer.memory.values():
+        finite = finite & xp.isfinite(vector).all()
+    table = terms_table([*training.terms, dict.fromkeys(names, finite)], names)
     rows = np.full(training.step, training.batch_size, dtype=float)
     if training.step == training.steps_an_epoch:
         rows[-1] = training.n_examples - training.batch_size * (training.step - 1)
-    table = terms_table(training.terms, model.term_names)
-    with np.errstate(all="ignore"):
-        means = rows @ table / rows.sum()
-    return dict(zip(model.term_names, means.tolist(), strict=True))
+    means = rows @ table[:-1] / rows.sum()
+    row = dict(zip(names, means.tolist(), strict=True))
+    if validation is not None:
+        means_there = mean_terms(model, validation, seed=training.seed, binarize=training.binarize)
+        row |= {f"val_{name}": value for name, value in means_there.items()}
+    if not table[-1].all() or not all(map(math.isfinite, row.values())):
+        raise _diverged(model, training, row, good)
+    return row
 
 
 def terms_table(terms: list[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
@@ -266,38 +306,53 @@ def mean_terms(
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size]
         if binarize:
-            batch = _binarized(rng, batch)
+            batch = binarized(rng, batch)
         terms.append(model.loss_terms(batch, model.draw_noise(rng, batch)))
         rows.append(len(batch))
     means = np.asarray(rows) @ terms_table(terms, model.term_names) / len(x)
     return dict(zip(model.term_names, means.tolist(), strict=True))
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: v if isinstance(v, int) else v.copy() for name, v in state.items()}
+def _state(model: Model, training: Training) -> _State:
+    """Return copies of what ``_diverged`` goes back to."""
+    optimizer = {
+        name: value if isinstance(value, int) else value.copy()
+        for name, value in training.optimizer.state().items()
+    }
+    return model.theta.copy(), optimizer, training.step
 
 
-def _diverged(model: Model, training: Training, good: tuple[Array, Any]) -> DivergedError:
-    """Say where and why, and set model and optimizer back to the end of the last epoch."""
+def _diverged(
+    model: Model, training: Training, row: dict[str, float], good: _State
+) -> DivergedError:
+    """Say where and why, and set model and training back to ``good``."""
     table = terms_table(training.terms, model.term_names)
-    step = int(np.argmin(np.isfinite(table).all(axis=1)))
-    bad = ", ".join(
-        f"{name} {value:.4g}"
-        for name, value in zip(model.term_names, table[step], strict=True)
-        if not math.isfinite(value)
-    )
+    finite, step = np.isfinite(table).all(axis=1), training.step
     rate = training.optimizer.learning_rate
-    if step == training.epoch == 0:  # before any update
-        cause = "the scale of the data, of sigma or of the initial parameters"
+    cause = f"the learning rate {rate:g} is too large, try {rate / 10:g}"
+    if not finite.all():
+        what, step = "loss is", int(np.argmin(finite)) + 1
+        row = dict(zip(model.term_names, table[step - 1].tolist(), strict=True))
+        if step == 1 and training.epoch == 0:  # before any update
+            cause = "the scale of the data, of sigma or of the initial parameters"
+    elif not bool(model.xp.isfinite(model.theta).all()):
+        what, row = "updated parameters are", {}
+    elif all(map(math.isfinite, row.values())):
+        what = f"memory of {training.optimizer.name} is"
+        cause = f"gradients too large for {model.dtype}: the scale of the data, of sigma or of beta"
     else:
-        cause = f"the learning rate {rate:g} is too large, try {rate / 10:g}"
-    model.theta[...] = good[0]
-    training.optimizer.restore(good[1])
-    training.step, training.terms = 0, []
+        what = "validation loss is"
+        cause = f"the scale of the validation data, or {cause}"
+    bad = ", ".join(f"{name} {v:.4g}" for name, v in row.items() if not math.isfinite(v))
+    theta, optimizer, done = good
+    model.theta[...] = theta
+    training.optimizer.restore(optimizer)
+    training.step, training.terms = done, training.terms[:done]
     return DivergedError(
-        f"the loss is not finite in epoch {training.epoch + 1}, step {step + 1} of "
-        f"{training.steps_an_epoch} ({bad}); likely cause: {cause}. The model is back at its "
-        f"parameters after epoch {training.epoch}"
+        f"the {what} not finite in epoch {training.epoch + 1}, step {step} of "
+        f"{training.steps_an_epoch}{f' ({bad})' if bad else ''}; likely cause: {cause}. "
+        f"The model is back at its parameters after epoch {training.epoch}"
+        f"{f' and {done} steps' if done else ''}"
     )
 
 
@@ -326,18 +381,25 @@ class _ProgressBar:
 
     def __init__(self, training: Training, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+        from rich.table import Column
+        from rich.text import Text
+
+        class Terms(TextColumn):
+            """The column that is cut where the window is narrow."""
+
+            def render(self, task: Task) -> Text:
+                return Text(task.fields["terms"], no_wrap=True, overflow="ellipsis")
 
         self.training, self.epochs = training, epochs
         self.console = Console(file=sys.stderr)
         self.started, self.shown = time.perf_counter(), 0.0
-        self.images = 0
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[terms]}"),
+            BarColumn(bar_width=min(40, max(4, self.console.width - 80))),
+            Terms("", table_column=Column()),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -375,12 +437,11 @@ class _ProgressBar:
         )
 
     def epoch(self, row: dict[str, float]) -> None:
-        text = _terms_text(row)
-        self.bar.update(
-            self.task, completed=self.training.epoch * self.training.steps_an_epoch, terms=text
-        )
+        epoch, text = self.training.epoch, _terms_text(row)
+        completed = epoch * self.training.steps_an_epoch
+        self.bar.update(self.task, completed=completed, epoch=epoch, terms=text)
         if not self.console.is_terminal:
-            print(f"epoch {self.training.epoch}/{self.epochs}  {text}", file=sys.stderr)
+            print(f"epoch {epoch}/{self.epochs}  {text}", file=sys.stderr)
 
 
 def _terms_text(row: dict[str, float]) -> str:
@@ -389,5 +450,5 @@ def _terms_text(row: dict[str, float]) -> str:
     parts = [f"{label} {row[name]:.4g}" for name, label in labels.items() if name in row]
     for name in ("val_neg_elbo", "val_mse"):
         if name in row:
-            parts.append(f"(validation {row[name]:.4g})")
+            parts.append(f"val {row[name]:.4g}")
     return " ".join(parts)

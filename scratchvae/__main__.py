@@ -1,0 +1,7 @@
+"""``python -m scratchvae`` is the command ``scratchvae``."""
+
+import sys
+
+from scratchvae.cli import main
+
+sys.exit(main())

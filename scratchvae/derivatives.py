@@ -1,0 +1,342 @@
+"""Numerical derivatives of a scalar function, each with an estimate of its error.
+
+f takes a dict of named arrays. Arrays are perturbed in place, because a model reads its own
+parameters and ignores what it is handed, and put back bit for bit after every call of f.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Function = Callable[[Any], Any]
+METHODS = ("auto", "complex", "richardson", "central")
+DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A numerical derivative and how far to trust it.
+
+    `error` is an estimate on the safe side, `grain` the smallest slope that the round-off of f
+    leaves visible at the widest step. `kind` is "smooth", "kink" (the one-sided derivatives `left`
+    and `right` differ), "jump" (f is discontinuous or has a vertical tangent) or "not finite" (f
+    has no finite values around here).
+    """
+
+    value: float
+    error: float
+    method: str = "richardson"
+    kind: str = "smooth"
+    left: float = math.nan
+    right: float = math.nan
+    grain: float = 0.0
+
+
+def evaluate(f: Function, inputs: Any) -> float:
+    """f at `inputs`, a real scalar."""
+    with np.errstate(all="ignore"):  # large steps may overflow; such rows are dropped
+        value = np.asarray(f(inputs))
+    if value.size != 1 or value.dtype.kind not in "fiu":
+        raise ValueError(
+            f"f returned {value.dtype} of shape {value.shape}, want a real scalar: "
+            "use sum(dy * y) with a random dy (check_layer does), not a plain sum of the outputs"
+        )
+    return float(value.item())
+
+
+class _Analytic(np.ndarray):
+    """Complex numbers that refuse whatever has no complex derivative, such as |z| and max(z, 0).
+
+    NumPy computes these, and silently loses the derivative that travels in the imaginary part.
+    """
+
+    refused: ClassVar = (
+        *("absolute", "conjugate", "sign", "rint", "clip", "maximum", "minimum", "fmax", "fmin"),
+        *("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
+    )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if ufunc.__name__ in self.refused:
+            raise TypeError(f"{ufunc.__name__} has no complex derivative")
+        if "out" in options:
+            options["out"] = tuple(map(self.plain, options["out"]))
+        result = getattr(ufunc, method)(*map(self.plain, inputs), **options)
+        return np.asarray(result).view(_Analytic)
+
+    @staticmethod
+    def plain(x: Any) -> Any:
+        return x.view(np.ndarray) if isinstance(x, _Analytic) else x
+
+
+class Line:
+    """f along one element (`where` an index) or one direction (`where` an array) of a tensor.
+
+    The tensor is changed in place, because a model reads its own parameters, and put back bit for
+    bit after every call, also when f raises.
+    """
+
+    def __init__(self, f: Function, inputs: dict[str, Array], name: str, where: int | Array):
+        self.f, self.inputs, self.name, self.where = f, inputs, name, where
+        self.x = inputs[name]
+        moved = self.x.flat[where] if isinstance(where, int) else self.x[where != 0]
+        size = np.linalg.norm(moved)
+        self.reach = max(float(size), 1.0)
+        self.eps = float(np.finfo(self.x.dtype).eps)
+
+    def __call__(self, t: float) -> tuple[float, float]:
+        """The step that was really made (x + t is rounded) and f there."""
+        x, where = self.x, self.where
+        if isinstance(where, int):
+            element = x.flat[where]
+            try:
+                x.flat[where] = element + t
+                return float(x.flat[where]) - float(element), evaluate(self.f, self.inputs)
+            finally:
+                x.flat[where] = element
+        saved = x.copy()
+        try:
+            x += (t * where).astype(x.dtype)
+            return t, evaluate(self.f, self.inputs)
+        finally:
+            x[...] = saved
+
+    def imaginary(self) -> float | None:
+        """Im f(x + 1e-30 i) / 1e-30, or None where f does not take complex numbers."""
+        z = self.x.astype(np.complex128)
+        if isinstance(self.where, int):
+            z.flat[self.where] += 1e-30j
+        else:
+            z += 1e-30j * self.where
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                value = np.asarray(self.f({**self.inputs, self.name: z.view(_Analytic)}))
+            except (TypeError, ValueError, np.exceptions.ComplexWarning):
+                return None
+        if value.size != 1 or not np.iscomplexobj(value) or not np.isfinite(value).all():
+            return None
+        return float(value.imag.item()) / 1e-30
+
+
+class Tableau:
+    """Neville extrapolation to step 0 of estimates at h, h/4, h/16 ..., keeping the best entry.
+
+    `factor` is by how much the leading error term shrinks from one row to the next. The error of an
+    entry is its distance to the two it is made from, plus the round-off of its row (Ridders 1982).
+    If `strict`, an entry counts only if that is below a tenth of it, or nothing but round-off: far
+    from x, the slopes of a bounded f agree with each other by all being small.
+    """
+
+    def __init__(self, factor: float, strict: bool = False):
+        self.factor, self.strict, self.row, self.last = factor, strict, list[float](), math.nan
+        self.value, self.error = math.nan, math.inf
+
+    def add(self, estimate: float, roundoff: float) -> None:
+        """Add the row that starts with `estimate`, whose round-off is at most `roundoff`."""
+        row, factor = [estimate], self.factor
+        self.last = self.row[0] if self.row else math.nan
+        for above in self.row[:6]:
+            entry = row[-1] + (row[-1] - above) / (factor - 1.0)
+            error = max(abs(entry - row[-1]), abs(entry - above)) + roundoff
+            counts = not self.strict or error <= max(0.1 * abs(entry), 4 * roundoff)
+            if counts and error < self.error:
+                self.value, self.error = entry, error
+            row.append(entry)
+            factor *= self.factor
+        self.row = row
+
+    def approached(self, roundoff: float) -> bool:
+        """Whether the newest estimate is nearer to the value than the one before: no accident."""
+        newest, before = abs(self.row[0] - self.value), abs(self.last - self.value)
+        return newest <= before + 20 * roundoff
+
+    def drifts(self) -> bool:
+        """Whether it had converged and departs again: round-off, and more than was expected."""
+        return abs(self.row[0] - self.value) < 1e-8 * abs(self.value) and not self.approached(0)
+
+
+def _richardson(line: Line, f0: float, noise: float) -> Derivative:
+    """Ridders' method (C. J. F. Ridders, Adv. Eng. Software 4(2), 1982), with an eye on kinks.
+
+    Central differences (f(x+h) - f(x-h)) / 2h = f' + c h^2 + ... at h, h/4, h/16 ... are
+    extrapolated to h = 0 until they agree, or until round-off (noise / h) outweighs what a smaller
+    step gains. So every element gets its own step. At a kink a central difference converges too, to
+    the mean of two slopes: the gap between the one-sided differences tells, since it shrinks with h
+    where f is smooth.
+    """
+    central, gap = Tableau(16.0, strict=True), Tableau(4.0)
+    left, right = Tableau(4.0), Tableau(4.0)
+    h, straddled, changes, trusted = 0.11 * line.reach, math.inf, [0.0], list[Tableau]()
+    while h > 64 * line.eps * line.reach:
+        (up, f_up), (down, f_down) = line(h), line(-h)
+        if math.isfinite(f_up) and math.isfinite(f_down) and up > 0 > down:
+            roundoff = max(noise, line.eps * abs(f_up), line.eps * abs(f_down)) / h
+            changes.append(abs(f_up - f0) + abs(f_down - f0))
+            central.add((f_up - f_down) / (up - down), roundoff)
+            right.add((f_up - f0) / up, roundoff)
+            left.add((f_down - f0) / down, roundoff)
+            gap.add(right.row[0] - left.row[0], 2 * roundoff)
+            visible = max(5 * gap.error, 1e3 * noise / h)  # and could be looked at more closely
+            if math.isinf(straddled) and abs(gap.value) > visible:
+                straddled = 0.5 * abs(gap.value)
+                trusted = _look_at_kink(line, f0, noise, abs(gap.value), central, left, right)
+            if trusted:
+                if all(t.error <= max(roundoff, 1e-12 * abs(t.value)) for t in trusted):
+                    break
+            elif abs(gap.row[0]) > max(straddled, abs(gap.last) / 2):  # a kink within the step
+                central = Tableau(16.0, strict=True)
+            elif central.error <= max(roundoff, 1e-12 * abs(central.value)):
+                slope = max(abs(right.row[0]), abs(left.row[0]))
+                if not central.approached(roundoff):
+                    central = Tableau(16.0, strict=True)
+                elif gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4:
+                    break
+            elif central.drifts():
+                break
+        h /= 4
+    if len(changes) == 1:
+        return Derivative(math.nan, math.inf, kind="not finite")
+    if len(trusted) == 2:
+        error = max(left.error, right.error)
+        mean = (left.value + right.value) / 2
+        return Derivative(mean, error, "richardson", "kink", left.value, right.value)
+    if trusted:
+        return Derivative(trusted[0].value, trusted[0].error)
+    shrinks = min((b / a for a, b in pairwise(changes[-3:]) if a), default=0.0)
+    if shrinks > 0.4 and changes[-1] > 50 * noise:  # it is a quarter where f is smooth
+        return Derivative(math.nan, math.inf, kind="jump")
+    return Derivative(central.value, central.error)
+
+
+def _look_at_kink(
+    line: Line,
+    f0: float,
+    noise: float,
+    gap: float,
+    central: Tableau,
+    left: Tableau,
+    right: Tableau,
+) -> list[Tableau]:
+    """The slopes left and right of x seem to differ by `gap`. Which tableaus can we trust?
+
+    Both sides, if they still differ next to x: the kink is at x. If not, the first that agrees with
+    the slope next to x: the central one if it was a false alarm, or the side without the kink, if
+    the kink is only near. None, if none agrees: there are kinks near x on both sides.
+    """
+    h = max(200 * noise / gap, 256 * line.eps * line.reach)
+    slopes = []
+    for step in (h, 4 * h):
+        (up, f_up), (down, f_down) = line(step), line(-step)
+        slopes.append(((f_down - f0) / down, (f_up - f0) / up))
+    if all(0.5 * gap < abs(after - before) < 2 * gap for before, after in slopes):
+        return [left, right]
+    here = sum(slopes[0]) / 2
+    return [t for t in (central, left, right) if abs(t.value - here) < 0.1 * gap][:1]
+
+
+def _complex_step(line: Line, noise: float) -> Derivative | None:
+    """Im f(x + ih) / h at h = 1e-30: no difference, so no round-off (Squire, Trapp 1998).
+
+    Only for f analytic in x. For the ways out of the complex plane that `_Analytic` does not see,
+    it has to agree with a rough central difference; where it does not, None.
+    """
+    slope = line.imaginary()
+    if slope is None:
+        return None
+    h = line.eps ** (1 / 3) * line.reach
+    (up, f_up), (down, f_down) = line(h), line(-h)
+    doubt = 1e3 * line.eps ** (2 / 3) * abs(slope) + 10 * noise / h
+    if not abs((f_up - f_down) / (up - down) - slope) <= doubt:
+        return None
+    return Derivative(slope, 1e-15 * abs(slope) + 10 * noise / line.reach, "complex")
+
+
+def _central(line: Line, f0: float, noise: float) -> Derivative:
+    """(f(x+h) - f(x-h)) / 2h at the step eps^(1/3) that balances truncation and round-off."""
+    slopes, h = [], line.eps ** (1 / 3) * line.reach
+    for step in (2 * h, h):
+        (up, f_up), (down, f_down) = line(step), line(-step)
+        slopes.append((f_up - f_down) / (up - down))
+    roundoff = 3 * (noise + line.eps * abs(f0)) / h
+    return Derivative(slopes[1], abs(slopes[1] - slopes[0]) + roundoff, "central")
+
+
+def differentiate(
+    f: Function, inputs: dict[str, Array], name: str, places: Iterable[int | Array], method: str
+) -> list[Derivative]:
+    """The derivatives of f by the elements, or along the directions, `places` of one tensor."""
+    f0, noise = value_and_noise(f, inputs, name)
+    results = []
+    complex_works = method in ("auto", "complex")
+    for where in places:
+        line = Line(f, inputs, name, where)
+        result = None
+        if complex_works:
+            result = _complex_step(line, noise)
+            complex_works = result is not None or line.imaginary() is not None
+        if result is None:
+            result = (_central if method == "central" else _richardson)(line, f0, noise)
+        results.append(replace(result, grain=noise / line.reach))
+    return results
+
+
+def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:
+    """f, and how far it moves when the tensor moves by its last bits: the round-off of f.
+
+    Of the two sides the quieter one counts, so that a jump of f at x is not taken for noise.
+    """
+    x = inputs[name]
+    line = Line(f, inputs, name, np.where(x == 0, 1, x))
+    f0 = evaluate(f, inputs)
+    sides = [[abs(line(s * k * line.eps)[1] - f0) for k in range(1, 7)] for s in (1, -1)]
+    quieter = min((max(side) for side in sides if all(map(math.isfinite, side))), default=0.0)
+    return f0, max(line.eps * abs(f0), quieter)
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError unless `method` is one of METHODS."""
+    if method not in METHODS:
+        raise ValueError(f"method: got {method!r}, want one of {', '.join(METHODS)}")
+
+
+def as_dict(f: Function, x: Any) -> tuple[Function, dict[str, Array], bool]:
+    """f and x as f of a dict of arrays, and whether x was a single array (then named "x")."""
+    single = not isinstance(x, Mapping)
+    inputs = {"x": x} if single else dict(x)
+    for name, array in inputs.items():
+        if not isinstance(array, np.ndarray) or array.dtype not in DTYPES or array.size == 0:
+            got = f"{type(array).__name__} of {getattr(array, 'dtype', '?')}"
+            raise ValueError(
+                f"{name}: got {got}, want a NumPy array, float64 or float32, not empty"
+            )
+        if not array.flags.writeable:
+            raise ValueError(
+                f"{name}: got a read-only array; it is perturbed in place, pass a copy"
+            )
+    return (lambda values: f(values["x"])) if single else f, inputs, single
+
+
+def numerical_gradient(f: Function, x: Any, method: str = "richardson") -> Any:
+    """The gradient of f by every element of x, an array or a dict of named arrays, in float64.
+
+    `method` is "richardson" (10 digits or more where f is smooth), "complex" (all digits, where f
+    takes complex numbers; elsewhere Richardson) or "central". At a kink the result is the mean of
+    the two one-sided derivatives; where f jumps or is not finite it is NaN. Costs about 10, 3 and 4
+    evaluations of f an element. Arrays are perturbed in place and put back bit for bit.
+    """
+    check_method(method)
+    function, inputs, single = as_dict(f, x)
+    result = {}
+    for name, array in inputs.items():
+        slopes = differentiate(function, inputs, name, range(array.size), method)
+        result[name] = np.array([d.value for d in slopes]).reshape(array.shape)
+    return result["x"] if single else result

@@ -1,0 +1,479 @@
+"""Is this gradient right, and if not, what is wrong with it?
+
+    report = check_gradients(f, {"mu": mu, "logvar": logvar}, {"mu": dmu, "logvar": dlogvar})
+    print(report)               # a table: tensor, relative error, method, verdict
+    report.raise_if_wrong()
+
+f is a scalar function of named arrays, the last argument what a backward pass claims. Every element
+of a small problem, and random directions through a large one, are differentiated numerically (see
+`derivatives`), and the claim is held against the result. `check_layer`, `check_loss` and
+`check_model` set this up for the rooms of this package. `explain` puts a difference into words.
+
+A gradient check compares a backward pass with its own forward pass. It cannot see that the forward
+pass computes the wrong thing: a KL averaged over the latents in both differentiates perfectly.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scratchvae.derivatives import (
+    METHODS,
+    Array,
+    Derivative,
+    Function,
+    as_dict,
+    check_method,
+    differentiate,
+    evaluate,
+    numerical_gradient,
+)
+from scratchvae.explain import Finding, Report, TensorReport, explain, positions, unusable
+
+__all__ = [
+    "MODEL_TOLERANCE",
+    "TOLERANCE",
+    "Finding",
+    "Report",
+    "TensorReport",
+    "assert_gradients",
+    "check_gradients",
+    "check_layer",
+    "check_loss",
+    "check_model",
+    "explain",
+    "numerical_gradient",
+]
+
+#: Largest accepted relative error by dtype. In float32, f itself carries 7 digits, and a difference
+#: of two values of f about 3: enough for the mistakes that people make, too few for a proof.
+TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-2}
+#: For a whole model in float64: hundreds of nats are differenced for slopes of 1e-3.
+MODEL_TOLERANCE = 1e-7
+
+
+def check_gradients(
+    f: Function,
+    inputs: Any,
+    gradients: Any,
+    *,
+    method: str = "auto",
+    tolerance: float | None = None,
+    rng: np.random.Generator | int = 0,
+    directions: int = 3,
+    exhaustive: int = 2000,
+    terms: Mapping[str, Function] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    batch_axis: int | None = 0,
+) -> Report:
+    """Hold `gradients` against the numerical gradients of the scalar function f at `inputs`.
+
+    Both are an array, or dicts of arrays under the same names; f takes what `inputs` is. If all
+    tensors together have at most `exhaustive` elements, each element is checked. Else each tensor
+    is checked along random `directions` and at its three largest and three random elements. The n
+    entries of a direction are +-1/sqrt(n), never small, so that no element can hide: one that is
+    wrong by d moves each directional derivative by d / sqrt(n), and the tolerance is relative to
+    |g| / sqrt(n).
+
+    An element is wrong if it differs by more than the uncertainty of the numerical derivative plus
+    `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty exceeds
+    `tolerance` times the tensor's largest element, the verdict is "inconclusive". At a kink, such
+    as ReLU at 0, a value between the derivatives on the left and on the right is right.
+
+    To explain a wrong gradient, `terms` names functions whose sum is f, `sizes` letters such as
+    {"B": 7, "L": 3}, and `batch_axis` the axis of the examples.
+
+    Raises ValueError if f is no scalar or not deterministic, or an input no writable float array.
+    """
+    check_method(method)
+    single = not isinstance(inputs, Mapping)
+    claims = {"x": gradients} if single else dict(gradients)
+    terms = {name: as_dict(term, inputs)[0] for name, term in (terms or {}).items()}
+    f, inputs, _ = as_dict(f, inputs)
+    if unknown := set(claims) - set(inputs):
+        raise ValueError(f"gradients: got {sorted(unknown)}, which are not among the inputs")
+    first, second = evaluate(f, inputs), evaluate(f, inputs)
+    if abs(first - second) > 1e-6 * max(abs(first), abs(second)):
+        raise ValueError(
+            f"f is not deterministic: at the same point it gave {first:.6g} and then {second:.6g}; "
+            "draw noise such as eps once and pass it in"
+        )
+    if tolerance is None:
+        tolerance = max(TOLERANCE[x.dtype] for x in inputs.values())
+    if sum(x.size for x in inputs.values()) <= exhaustive:
+        directions = 0
+    check = _Check(
+        f,
+        inputs,
+        method,
+        tolerance,
+        np.random.default_rng(rng),
+        directions,
+        terms,
+        dict(sizes or {}),
+        batch_axis,
+    )
+    return Report(tuple(check.tensor(name, claims.get(name)) for name in inputs), tolerance)
+
+
+def assert_gradients(f: Function, inputs: Any, gradients: Any, **options: Any) -> None:
+    """Raise AssertionError, with a table and an explanation, unless `gradients` are right."""
+    check_gradients(f, inputs, gradients, **options).raise_if_wrong()
+
+
+class _Group:
+    """Numerical derivatives of one tensor at some places, beside what is claimed there.
+
+    `scale` is how large a claim is there at most (elements) or typically (directions).
+    """
+
+    def __init__(
+        self, slopes: list[Derivative], claims: Array, scale: float, eps: float, tolerance: float
+    ):
+        self.slopes = slopes
+        self.kinked = np.array([s.kind == "kink" for s in slopes], dtype=bool)
+        value = np.array([s.value for s in slopes])
+        sides = np.array([(s.left, s.right) for s in slopes]).reshape(-1, 2)
+        inside = np.clip(claims, sides.min(axis=1), sides.max(axis=1))
+        self.numeric = np.where(self.kinked, inside, value)
+        self.uncertainty = np.array([s.error for s in slopes])
+        grain = np.array([s.grain for s in slopes])
+        size = np.maximum(np.abs(claims), np.abs(self.numeric))
+        scale = max(scale, float(np.nanmax(size, initial=0)))
+        error = np.abs(claims - self.numeric)
+        zero = (np.abs(claims) <= 30 * grain) & (np.abs(self.numeric) <= self.uncertainty)
+        zero &= self.uncertainty <= 100 * eps**-0.25 * grain  # f is flat over a step that counts
+        excess = np.where(zero, 0, error - self.uncertainty - 64 * eps * scale).clip(0)
+        self.wrong = excess > tolerance * size
+        self.unclear = ~zero & (self.uncertainty > tolerance * scale)
+        self.worst = np.divide(excess, size, out=np.zeros_like(size), where=excess > 0)
+        self.doubt = float(np.where(zero, 0, self.uncertainty).max(initial=0)) / (scale or 1.0)
+        norms = max(np.linalg.norm(claims), np.linalg.norm(self.numeric))
+        self.norm_error = 0.0 if zero.all() else float(np.linalg.norm(error) / (norms or 1.0))
+
+
+@dataclass
+class _Check:
+    """What `check_gradients` was asked to do; `tensor` does it for one tensor."""
+
+    f: Function
+    inputs: dict[str, Array]
+    method: str
+    tolerance: float
+    rng: np.random.Generator
+    directions: int
+    terms: dict[str, Function]
+    sizes: dict[str, int]
+    batch_axis: int | None
+
+    def tensor(self, name: str, claim: Any) -> TensorReport:
+        """The verdict on the gradient that is claimed for one tensor."""
+        x, label = self.inputs[name], _label(name)
+        blank = TensorReport(name, x.shape, "wrong")
+        if claim is None:
+            return blank.refuse("wrong", Finding("missing", f"{label}: there is no gradient"))
+        try:
+            a = np.asarray(claim, dtype=np.float64)
+        except (TypeError, ValueError):
+            text = f"{label} is a {type(claim).__name__}, want an array of shape {x.shape}"
+            return blank.refuse("wrong shape", Finding("wrong shape", text))
+        if a.shape != x.shape or not np.isfinite(a).all():
+            finding = unusable(a, x.shape, label)
+            return blank.refuse(finding.kind, finding)
+        if not math.isfinite(evaluate(self.f, self.inputs)):
+            return blank.refuse("not finite", Finding("not finite", "f itself is not finite here"))
+
+        places = self.places(a)
+        elements = self.group(name, a, places)
+        directions, along = self.along(name, a)
+        at = [_index(i, a.shape) for i in places]
+        methods = {slope.method for slope in elements.slopes + along.slopes}
+        count = f"{len(places)} of {a.size}"
+        report = replace(
+            blank,
+            norm_error=max(elements.norm_error, along.norm_error),
+            worst_error=float(max(elements.worst.max(), along.worst.max(initial=0))),
+            worst_index=at[int(elements.worst.argmax())],
+            numeric_error=max(elements.doubt, along.doubt),
+            method="+".join(m for m in METHODS if m in methods),
+            checked=f"{len(directions)} directions, {count}" if directions else count,
+            kinks=tuple(i for i, kinked in zip(at, elements.kinked, strict=True) if kinked),
+        )
+        for kind, what in ROUGH.items():
+            where = [i for i, s in zip(places, elements.slopes, strict=True) if s.kind == kind]
+            if where:
+                text = f"{label} cannot be checked: {what}, {positions(where, a.shape)}"
+                return report.refuse("not finite", Finding(kind, text, {"count": len(where)}))
+        if elements.wrong.any() or along.wrong.any():
+            return report.refuse("wrong", *self.findings(name, a, places, directions))
+        if elements.unclear.any() or along.unclear.any():
+            text = (
+                f"{label}: the numerical derivative is uncertain by {report.numeric_error:.1e}, "
+                f"too much for a tolerance of {self.tolerance:.0e}; take float64 or other inputs"
+            )
+            return report.refuse("inconclusive", Finding("inconclusive", text))
+        return replace(report, verdict="kink" if report.kinks else "ok")
+
+    def places(self, a: Array) -> list[int]:
+        """The elements at which to look at a tensor with the gradient a."""
+        if not self.directions:
+            return list(range(a.size))
+        largest, some = np.abs(a).ravel().argsort()[-3:], self.rng.integers(a.size, size=3)
+        return list(dict.fromkeys([*largest.tolist(), *some.tolist()]))
+
+    def along(self, name: str, a: Array) -> tuple[list[Array], _Group]:
+        """Random directions, and what is found along them.
+
+        Where kinks lie too close on both sides to tell, other directions are drawn, three times.
+        """
+        directions = [self.direction(a) for _ in range(self.directions)]
+        slopes = self.slopes(name, directions)
+        for attempt in range(4):
+            group = self.group(name, a, directions, slopes)
+            group.unclear |= group.wrong & group.kinked  # several kinks: between proves nothing
+            group.wrong &= ~group.kinked
+            for i in np.flatnonzero(group.unclear) if attempt < 3 else ():
+                directions[i] = self.direction(a)
+                slopes[i] = self.slopes(name, [directions[i]])[0]
+        return directions, group
+
+    def direction(self, a: Array) -> Array:
+        """A random direction of length 1, all of whose entries are equal but for the sign."""
+        return (self.rng.integers(2, size=a.shape) * 2.0 - 1) / math.sqrt(a.size)
+
+    def slopes(self, name: str, places: Sequence[int | Array]) -> list[Derivative]:
+        """The numerical derivatives at `places`, elements or directions."""
+        return differentiate(self.f, self.inputs, name, places, self.method)
+
+    def group(
+        self,
+        name: str,
+        a: Array,
+        places: Sequence[int | Array],
+        slopes: list[Derivative] | None = None,
+    ) -> _Group:
+        """The numerical derivatives at `places`, and the claims a about them."""
+        slopes = self.slopes(name, places) if slopes is None else slopes
+        claims = [a.flat[p] if isinstance(p, int) else np.vdot(p, a) for p in places]
+        along = any(not isinstance(p, int) for p in places)
+        scale = float(np.linalg.norm(a)) / math.sqrt(a.size) if along else np.abs(a).max()
+        eps = float(np.finfo(self.inputs[name].dtype).eps)
+        return _Group(slopes, np.array(claims), scale, eps, self.tolerance)
+
+    def findings(
+        self, name: str, a: Array, places: list[int], directions: list[Array]
+    ) -> list[Finding]:
+        """Why the claim a is wrong, judged by all elements of a small tensor, some of a large."""
+        if directions:
+            places = list(dict.fromkeys([*places, *self.rng.integers(a.size, size=16).tolist()]))
+        shape = (len(places),) if directions else a.shape
+        group = self.group(name, a, places)
+        if directions and not group.wrong.any():
+            where = self.locate(name, a, directions[0])
+            at = positions([where], a.shape)
+            text = f"{_label(name)} is wrong {at}; the elements sampled are right"
+            return [Finding("elements", text, {"index": list(_index(where, a.shape))})]
+        claims = a.ravel()[places]
+        known = np.isfinite(group.numeric)  # what could not be measured is not held against a
+        terms = {}
+        for term, f in self.terms.items():
+            slopes = differentiate(f, self.inputs, name, places, self.method)
+            terms[term] = np.array([s.value for s in slopes]).reshape(shape)
+        found = explain(
+            claims.reshape(shape),
+            np.where(known, group.numeric, claims).reshape(shape),
+            terms=terms if all(np.isfinite(t).all() for t in terms.values()) else None,
+            sizes=self.sizes,
+            batch_axis=None if directions else self.batch_axis,
+            name=_label(name),
+            tolerance=self.tolerance,
+            uncertainty=group.uncertainty.reshape(shape),
+        )
+        if directions and found[0].kind == "elements":  # its positions are those of the sample
+            wrong = [p for p, bad in zip(places, group.wrong, strict=True) if bad]
+            text = f"{_label(name)} is wrong in {len(wrong)} of {len(places)} elements sampled, "
+            return [replace(found[0], text=text + positions(wrong, a.shape))]
+        return found
+
+    def locate(self, name: str, a: Array, direction: Array) -> int:
+        """Find a wrong element by halving a direction that shows an error."""
+        low, high = 0, a.size
+        while high - low > 1:
+            middle = (low + high) // 2
+            half = np.zeros(a.size)
+            half[low:middle] = direction.ravel()[low:middle]
+            half /= np.linalg.norm(half)
+            if self.group(name, a, [half.reshape(a.shape)]).wrong.any():
+                high = middle
+            else:
+                low = middle
+        return low
+
+
+#: What keeps a derivative from existing, by `Derivative.kind`.
+ROUGH = {
+    "jump": "f jumps or has a vertical tangent",
+    "not finite": "f is not finite on both sides",
+}
+
+
+def _label(name: str) -> str:
+    """The gradient's name: dx for x, encoder.0.dW for encoder.0.W."""
+    owner, dot, last = name.rpartition(".")
+    return f"{owner}{dot}d{last}"
+
+
+def _index(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(k) for k in np.unravel_index(i, shape))
+
+
+# ---------------------------------------------------------------------- layers, losses, models
+
+
+def check_layer(
+    layer: Any, *inputs: Array, rng: np.random.Generator | int = 0, **options: Any
+) -> Report:
+    """Check dx (or dmu, dlogvar ...) and all parameter gradients of a layer at `inputs`.
+
+    The scalar is L = sum(dy * y) with a random cotangent dy. Never the plain sum of the outputs: it
+    is dy = 1, and what the backward pass does to a dy that is not constant goes unseen. The outputs
+    of a softmax sum to 1, so under it every gradient that is off by a constant passes.
+
+    The layer has `forward(*inputs)` and `backward(dy)`, which returns one gradient for each of the
+    first inputs (a tuple where there are several), and `named_parameters()`, `named_gradients()` if
+    it has parameters. It is also refused if a second `backward` gives another answer (gradients
+    added up), or if it writes into its inputs or into dy. Options as in `check_gradients`.
+    """
+    rng = np.random.default_rng(rng)
+    y = np.asarray(layer.forward(*map(np.array, inputs)))
+    dy = rng.standard_normal(y.shape).astype(y.dtype)
+    return _check_piece(layer, inputs, [dy], rng=rng, **options)
+
+
+def check_loss(loss: Any, *inputs: Array, **options: Any) -> Report:
+    """Check what `loss.backward()` returns for the scalar `loss.forward(*inputs)`.
+
+    As `check_layer`, but a scalar needs no cotangent.
+    """
+    return _check_piece(loss, inputs, [], **options)
+
+
+def _check_piece(
+    piece: Any,
+    inputs: Sequence[Array],
+    cotangent: list[Array],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    **options: Any,
+) -> Report:
+    names = list(inspect.signature(piece.forward).parameters)[: len(inputs)]
+    values = {name: np.array(x) for name, x in zip(names, inputs, strict=True)}
+    parameters = piece.named_parameters() if hasattr(piece, "named_parameters") else {}
+
+    def backward(given: Sequence[Array]) -> dict[str, Any]:
+        result = piece.backward(*given)
+        results = result if isinstance(result, tuple) else (result,)
+        found = dict(zip(names, results, strict=False))
+        found |= piece.named_gradients() if parameters else {}
+        return {name: None if g is None else np.array(g) for name, g in found.items()}
+
+    def f(perturbed: Mapping[str, Array]) -> Any:
+        y = piece.forward(*(perturbed.get(name, x) for name, x in values.items()))
+        return np.sum(cotangent[0].astype(np.float64) * y) if cotangent else y
+
+    handed = [x.copy() for x in (*values.values(), *cotangent)]
+    piece.forward(*handed[: len(values)])
+    for gradient in piece.named_gradients().values() if parameters else ():
+        gradient[...] = 0  # no stale answer
+    once = backward(handed[len(values) :])
+    touched = [
+        name
+        for name, before, after in zip(
+            (*values, "dy"), (*values.values(), *cotangent), handed, strict=False
+        )
+        if not np.array_equal(before, after)
+    ]
+    twice = backward([dy.copy() for dy in cotangent])
+    variables = {name: values[name].copy() for name in once if name in values}
+    sizes = {"B": len(inputs[0]), **(sizes or {})}
+    report = check_gradients(f, variables | parameters, once, sizes=sizes, **options)
+    piece.forward(*values.values())  # so that it remembers what it was given, not a perturbed input
+    for name in touched:
+        text = f"{name} was overwritten: forward and backward may write only what they allocated"
+        report = report.refuse(next(iter(once)), Finding("overwritten", text))
+    return report if touched else _refuse_changes(report, once, twice)
+
+
+def _refuse_changes(report: Report, once: Mapping[str, Any], twice: Mapping[str, Any]) -> Report:
+    """Refuse the gradients that a second backward, after the same forward, made different."""
+    for name, first in once.items():
+        again = np.asarray(twice[name])
+        if report[name].verdict in ("wrong shape", "not finite") or first is None:
+            continue
+        if again.shape == first.shape and np.allclose(first, again, rtol=1e-5, atol=0):
+            continue
+        text = (
+            f"{_label(name)} changes when backward is called again after the same forward: it must "
+            "be written, not added to what is there"
+        )
+        report = report.refuse(name, Finding("accumulated", text))
+    return report
+
+
+def check_model(
+    model: Any,
+    x: Array,
+    noise: Any = None,
+    *,
+    tolerance: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    **options: Any,
+) -> Report:
+    """Check the gradient of a model's loss by every named parameter, at the batch x with `noise`.
+
+    Uses `forward(x, noise)`, `backward()`, `theta`, `named_parameters()` and `named_gradients()`.
+    `theta` is the same bit for bit afterwards. A wrong gradient of a VAE is explained by its
+    reconstruction and KL terms. Build the model in float64: float32 decides little. `tolerance` is
+    MODEL_TOLERANCE by default. Other options as in `check_gradients`.
+
+    Raises ValueError if the named parameters do not make up theta.
+    """
+    parameters = model.named_parameters()
+    if sum(p.size for p in parameters.values()) != model.theta.size or not all(
+        np.shares_memory(p, model.theta) for p in parameters.values()
+    ):
+        raise ValueError("named_parameters(): got arrays that do not make up theta, want its views")
+
+    def claims() -> dict[str, Array]:
+        model.backward()
+        return {name: np.array(g) for name, g in model.named_gradients().items()}
+
+    def term(name: str, weight: float) -> Function:
+        return lambda _: weight * model.loss_terms(x, noise)[name]
+
+    model.grad[...] = 0
+    model.forward(x, noise)
+    once, twice = claims(), claims()
+    if hasattr(model, "beta"):
+        parts = {"reconstruction": term("reconstruction", 1.0), "KL": term("kl", model.beta)}
+        options.setdefault("terms", parts)
+    if tolerance is None:
+        tolerance = max(MODEL_TOLERANCE, TOLERANCE[model.theta.dtype])
+    known = {"B": len(x), "D": model.n_features, "L": model.n_latent, **(sizes or {})}
+    report = check_gradients(
+        lambda _: model.forward(x, noise),
+        parameters,
+        once,
+        tolerance=tolerance,
+        sizes=known,
+        batch_axis=None,
+        **options,
+    )
+    model.forward(x, noise)  # what the layers remember is the unperturbed batch again
+    return _refuse_changes(report, once, twice)
