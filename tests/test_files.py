@@ -1,0 +1,140 @@
+"""The room `files`: a reader finds the old content or the new, never half of it."""
+
+import errno
+import os
+import re
+import shutil
+import stat
+
+import pytest
+
+from scratchvae.files import atomic_write, write_text
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def write_half(path, error):
+    with atomic_write(path) as file:
+        file.write(b"half of i")
+        raise error
+
+
+def test_the_content_is_there_when_the_block_ends(tmp_path):
+    path = tmp_path / "a.bin"
+    with atomic_write(path) as file:
+        file.write(b"one ")
+        file.write(b"two")
+        assert not path.exists()
+    assert path.read_bytes() == b"one two"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_the_old_content_is_there_until_then(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        with atomic_write(str(path)) as file:
+            file.write(b"new")
+            file.flush()
+            assert path.read_bytes() == b"old"
+        assert path.read_bytes() == b"new"
+        assert reader.read() == b"old"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_error_leaves_everything_as_it_was(error, old, tmp_path):
+    path = tmp_path / "a.bin"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(error, match=r"^mine$"):
+        write_half(path, error("mine"))
+    assert names(tmp_path) == ([] if old is None else ["a.bin"])
+    assert old is None or path.read_bytes() == old
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    path, real, seen = tmp_path / "a.bin", os.fsync, []
+
+    def fsync(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(path) as file:
+        file.write(b"12345")
+    assert seen == [(5, False)]
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    path = tmp_path / "a.bin"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write(b"a" * 10)
+        second.write(b"b" * 5)
+        first.write(b"a" * 10)
+    assert path.read_bytes() == b"a" * 20  # the last to end
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_the_file_has_the_mode_that_the_umask_leaves(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "none" / "a.txt"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"directory: '{path}'")):
+        write_text(path, "text")
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "a.txt"
+    with pytest.raises(NotADirectoryError, match=re.escape(f"directory: '{path}'")):
+        write_text(path, "text")
+    path = tmp_path / "directory"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=f"directory: '{re.escape(str(path))}'$"):
+        write_text(path, "text")
+    assert names(tmp_path) == ["directory", "file"]
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    missing = str(tmp_path / "input.txt")
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a.txt"):
+        open(missing)  # noqa: PTH123, SIM115
+    assert caught.value.filename == missing
+
+
+def test_a_directory_that_is_deleted_meanwhile(tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    path = directory / "a.txt"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"'{path}'")), atomic_write(path):
+        shutil.rmtree(directory)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A limit on the size of files stands for the full disk; both fail in write."""
+    resource = pytest.importorskip("resource", reason="POSIX only")
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"'{path}'")) as caught:
+            write_text(path, "new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_text_is_utf_8_with_the_lines_as_given(tmp_path):
+    write_text(tmp_path / "a.txt", "誤差\n逆伝播\n")
+    assert (tmp_path / "a.txt").read_bytes() == "誤差\n逆伝播\n".encode()
