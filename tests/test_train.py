@@ -540,7 +540,7 @@ def test_ctrl_c_in_the_last_step_of_an_epoch_stops_after_the_epoch(monkeypatch):
 
 
 def test_the_second_ctrl_c_is_no_orderly_stop(monkeypatch):
-    model, states = MODELS["vae"](), []
+    model, states, handler = MODELS["vae"](), [], signal.getsignal(signal.SIGINT)
     real = model.backward
 
     def backward():
@@ -553,7 +553,7 @@ def test_the_second_ctrl_c_is_no_orderly_stop(monkeypatch):
         fit(model, data(), callbacks=[states.append], **SETTINGS)
     assert not isinstance(caught.value, Stopped)
     assert states == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c_belongs_to_the_main_thread():

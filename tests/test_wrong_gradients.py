@@ -7,6 +7,7 @@ import pytest
 
 from scratchvae import VAE, Dense, GaussianKL, ReLU
 from scratchvae.gradcheck import (
+    assert_gradients,
     check_gradients,
     check_layer,
     check_loss,
@@ -337,3 +338,121 @@ def test_a_right_gradient_at_an_awkward_scale_is_accepted(f, x, gradient):
     assert not check_gradients(
         f, x.copy(), 1.1 * gradient + 1e-3 * np.abs(f(x)), tolerance=tolerance
     ).ok
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((lambda x: x, X, X), "want a real scalar"),
+        ((lambda x: x.sum() * 1j, X, X), "want a real scalar"),
+        ((lambda x: 0.0, [1.0], [1.0]), "x: got list"),
+        ((lambda x: 0.0, np.ones(3, int), np.ones(3)), "x: got ndarray of int"),
+        ((lambda x: 0.0, np.ones(0), np.ones(0)), "not empty"),
+        ((lambda x: 0.0, np.broadcast_to(1.0, 3), np.ones(3)), "read-only"),
+        ((lambda p: 0.0, {"x": X}, {"x": X, "y": X}), r"gradients: got \['y'\]"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_gradients(*arguments)
+    with pytest.raises(ValueError, match=r"method: got 'guess', want one of auto"):
+        numerical_gradient(arguments[0], X, method="guess")
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (np.zeros((B, D, H)), "not summed over the batch"),
+        (DW.ravel(), "the right number of elements in another shape"),
+        (DW.sum(axis=0), "summed over the wrong axes"),
+        (np.zeros((2, 2)), "want (5, 4)"),
+        ("a string", "is a str"),
+    ],
+)
+def test_a_wrong_shape_says_what_it_is(claim, words):
+    report = check_gradients(dense, {"W": W}, {"W": claim})
+    assert report.verdict == "wrong shape"
+    assert words in report["W"].findings[0].text
+
+
+def test_a_function_that_is_not_finite_has_no_gradient():
+    report = check_gradients(lambda x: np.inf * x.sum(), X.copy(), X)
+    assert "f itself is not finite" in report["x"].findings[0].text
+    assert report.to_dict()["tensors"][0]["norm_error"] is None
+    assert "not finite" in str(report)
+
+
+def test_float32_cannot_decide_to_nine_digits():
+    x = X.astype(np.float32)
+    report = check_gradients(lambda x: np.sin(x).sum(), x, np.cos(x), tolerance=1e-9)
+    assert report.verdict == "inconclusive"
+    assert not report.ok
+    assert "take float64" in report["x"].findings[0].text
+
+
+@pytest.mark.parametrize("method", ["central", "richardson", "complex"])
+def test_the_three_methods_agree(method):
+    numeric = numerical_gradient(lambda p: np.sin(p["a"]).sum(), {"a": X.copy()}, method)["a"]
+    error = {"central": 1e-9, "richardson": 1e-11, "complex": 1e-15}[method]
+    np.testing.assert_allclose(numeric, np.cos(X), rtol=0, atol=error)
+    numeric = numerical_gradient(lambda x: np.abs(x).sum(), X.copy(), method)
+    np.testing.assert_allclose(numeric, np.sign(X), atol=1e-8)  # no complex derivative: falls back
+
+
+def test_assert_gradients():
+    assert_gradients(dense, {"W": W}, {"W": DW})
+    with pytest.raises(AssertionError, match=r"2\.000 x the right gradient"):
+        assert_gradients(dense, {"W": W}, {"W": 2 * DW})
+
+
+def test_a_backward_that_returns_nothing_is_refused():
+    layer = ReLU()
+    layer.backward = lambda dy: None
+    assert check_layer(layer, X)["x"].findings[0].kind == "missing"
+
+
+def test_a_model_whose_parameters_are_not_its_vector_is_refused():
+    vae = VAE(D, (H,), L, dtype="float64")
+    vae.theta = vae.theta.copy()
+    x = np.random.default_rng(0).random((B, D))
+    with pytest.raises(ValueError, match="do not make up theta"):
+        check_model(vae, x, vae.draw_noise(np.random.default_rng(1), x))
+
+
+N = RNG.standard_normal((B, D))
+
+
+def rows(a, which, factors):
+    a = a.copy()
+    a[which] *= np.reshape(factors, (-1, 1))
+    return a
+
+
+@pytest.mark.parametrize(
+    ("a", "words"),
+    [
+        (N, None),
+        (rows(N, [2, 4], [0, 0]), "right in batch rows 0, 1, 3, 5, 6 and wrong in 2, 4"),
+        (rows(N, slice(1, None), [B] * 6), "right in batch row 0 and wrong in 1, 2, 3, 4, 5, 6"),
+        (rows(N, slice(None), np.arange(2, 9)), "by a factor of its own in each: 2.000, 3.000"),
+        (rows(N.T, [1], [3]).T, "right in columns 0, 2, 3, 4 and wrong in 1, where it is 3.000"),
+        (N + N.sum(axis=1, keepdims=True), "to each row: a term with the sum over the row"),
+        (N * 2 / (B * D), "2/(B*D)"),
+        (-N * B**2, "-B^2"),
+        (N * 2 * B, "B*2"),
+    ],
+)
+def test_an_explanation_names_the_mistake(a, words):
+    found = explain(a, N, sizes={"B": B, "D": D})
+    assert (words is None) == (found == [])
+    if words:
+        assert words in found[0].text
+
+
+def test_proportional_terms_cannot_be_told_apart():
+    found = explain(N / 3, N, terms={"one": N / 2, "other": N / 2}, sizes={"L": 3})
+    assert found[0].kind == "factor"
+    found = explain(N + np.eye(B, D), N, terms={"one": N / 2, "other": N / 2 + 1e-9})
+    assert found[-1].kind in ("elements", "different")
+    with pytest.raises(ValueError, match="numeric: got NaN"):
+        explain(N, np.full_like(N, np.nan))
