@@ -75,7 +75,8 @@ def train(arguments: argparse.Namespace) -> None:
     every = given.get("checkpoint_every", 1)
 
     def save(training: Training) -> None:
-        if training.step or training.epoch % every == 0 or training.epoch == notes["epochs"]:
+        due = training.epoch % every == 0 or training.epoch == notes["epochs"]
+        if due and not training.step:  # in the middle of an epoch Stopped follows, and saves
             runs.save_run(directory, model, training, notes)
 
     resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
@@ -289,6 +290,9 @@ def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) ->
     _print_json(arguments, {**figures, "picture": str(path)})
 
 
+_CHECKED = "Gradients held against numerical derivatives; errors are relative"
+
+
 def check(arguments: argparse.Namespace) -> None:
     """``scratchvae check``: prove every gradient, and print the proof."""
     from scratchvae import proofs
@@ -299,7 +303,7 @@ def check(arguments: argparse.Namespace) -> None:
         from rich.table import Column, Table
 
         piece = Column("piece", overflow="fold")
-        table = Table(piece, "tensors", "worst relative error", "method", "verdict")
+        table = Table(piece, "tensors", "worst error", "method", "verdict", title=_CHECKED)
         for row in rows:
             table.add_row(row.piece, str(row.tensors), f"{row.error:.1e}", row.method, row.verdict)
         _console().print(table)
@@ -313,8 +317,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """``scratchvae info``: versions, backend, threads, and where the data are."""
-    import matplotlib
-    import rich
+    from importlib.metadata import version
+
     import threadpoolctl
 
     from scratchvae import datasets
@@ -322,9 +326,7 @@ def info(arguments: argparse.Namespace) -> None:
     facts: dict[str, Any] = {
         "scratchvae": scratchvae.__version__,
         "python": platform.python_version(),
-        "numpy": np.__version__,
-        "matplotlib": matplotlib.__version__,
-        "rich": _version(rich),
+        **{name: version(name) for name in ("numpy", "matplotlib", "rich")},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
     for pool in threadpoolctl.threadpool_info():
@@ -337,12 +339,6 @@ def info(arguments: argparse.Namespace) -> None:
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()
     }
     _report(arguments, "scratchvae", facts)
-
-
-def _version(module: Any) -> str:
-    from importlib.metadata import version
-
-    return version(module.__name__)
 
 
 def _report(arguments: argparse.Namespace, title: str, figures: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Optimizer(ABC):
                 f"state of {type(self).__name__}: got {sorted(state)}, want {sorted(wants)}"
             )
         self.t = int(state["t"])
-        self.memory = {name: state[name].copy() for name in wants - {"t"}}
+        self.memory = {name: state[name].copy() for name in self.slots if name in wants}
         self._scratch = None
 
     @property
