@@ -20,7 +20,7 @@ def run_lesson(lesson: Path, directory: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(lesson)],
         cwd=directory,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         timeout=240,
