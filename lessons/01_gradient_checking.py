@@ -89,9 +89,9 @@ def complex_step(f, x, h):
 # The function is :math:`f(x) = \log(1 + e^x)`, whose derivative is :math:`1 / (1 + e^{-x})`; the
 # error is the root mean square over 50 points x.
 #
-# hを1e-15のように小さくすればよいかというと、そうではありません。fの値には相対的に
-# :math:`\varepsilon \approx 10^{-16}` の丸め誤差があり、ほぼ等しい2つの値の差を取ると桁落ちして、
-# 残った誤差がhで割られます。打ち切り誤差が :math:`h^p` 程度なら、合計は
+# hを1e-15のように小さくすればよいかというと、そうではありません。fの値には、相対誤差で
+# :math:`\varepsilon \approx 10^{-16}` 程度の丸め誤差があり、ほぼ等しい2つの値の差を取ると
+# 桁落ちして、残った誤差がhで割られます。打ち切り誤差が :math:`h^p` 程度なら、合計は
 # :math:`h^p + \varepsilon / h` 程度で、:math:`h = \varepsilon^{1/(p+1)}` の付近で最小値
 # :math:`\varepsilon^{p/(p+1)}` を取ります。前進差分で1e-8、中心差分で1e-11、リチャードソン補外で
 # 1e-13ほどです。複素ステップ法は差を取らないので桁落ちがなく、h = 1e-30でもかまいません。
@@ -142,8 +142,9 @@ assert errors["central, float32"].min() > 1e-6
 # float32.
 #
 # 表の見どころ：hを小さくすると、誤差は次数に応じて減った後、差を取る手法では1/hに比例して増えます。
-# h = 1e-12は、中心差分ではh = 1e-2より悪く、リチャードソン補外では1億倍も悪くなります。float32の
-# 中心差分は最良でも6e-06です。勾配確認はfloat64で、訓練はfloat32で行います。
+# h = 1e-12での誤差は、中心差分でもh = 1e-2のときより大きく、リチャードソン補外では
+# 1億倍にもなります。float32の中心差分では、最良でも6e-06です。勾配確認はfloat64で、学習はfloat32で
+# 行います。
 
 # %%
 # A gradient
@@ -161,11 +162,12 @@ assert errors["central, float32"].min() > 1e-6
 # reject what is right, where an entry is so small that its numerical derivative is round-off. (The
 # library does look at each entry, but allows for the round-off.)
 #
-# 多変数関数の勾配は、変数を1つずつ動かして求めます。例として、和が1の目標tに対するsoftmaxの
-# 交差エントロピーを使います。解析的な勾配aと数値的な勾配nは、テンソル全体のノルムによる相対誤差
-# :math:`|a - n| / \max(|a|, |n|)` で比べます。絶対誤差では、値が小さければ1割も違う勾配が
-# 合格します。要素ごとの相対誤差では、数値微分が丸め誤差に埋もれるほど小さい要素があると、正しい
-# 勾配が不合格になります（ライブラリは要素ごとにも調べますが、丸め誤差の分を見込みます）。
+# 多変数関数の勾配は、変数を1つずつ動かして求めます。例として、要素の和が1である正解tに対する
+# softmaxの交差エントロピーを使います。解析的な勾配aと数値的な勾配nは、テンソル全体のノルムによる
+# 相対誤差 :math:`|a - n| / \max(|a|, |n|)` で比べます。絶対誤差では、値が小さければ、1割違う
+# 勾配でも合格してしまいます。要素ごとの相対誤差では、数値微分が丸め誤差に埋もれるほど小さい
+# 要素があると、正しい勾配が不合格になります（ライブラリは要素ごとにも調べますが、丸め誤差の分を
+# 見込みます）。
 
 
 def gradient_by_hand(f, x, h=1e-5):
@@ -214,7 +216,7 @@ assert check_gradients(cross_entropy, logits, right, method="central", tolerance
 # of its own for each entry, and says in words how a wrong gradient is wrong. Three mistakes:
 #
 # ``check_gradients`` は、可能なら複素ステップ法を、そうでなければリチャードソン補外を使い、刻み幅を
-# 要素ごとに選びます。勾配が誤っていれば、どう誤っているかを言葉で示します。3つの例です。
+# 要素ごとに選びます。勾配が誤っていれば、どう誤っているかを言葉で示します。誤りの例を3つ挙げます。
 
 print("\nthree wrong gradients, explained by check_gradients")
 W = np.random.default_rng(0).normal(size=(3, 3))
@@ -237,7 +239,8 @@ for wrong in (2 * W, W.T, np.where(np.eye(3) == 1, -W, W)):
 # 誤差逆伝播法では0を使います。中心差分はそこで1/2、:math:`|x| < h` なら :math:`(x + h) / 2h`
 # になるので、正しい勾配でも不合格になります。xが標準正規分布に従うなら、その割合は約0.8hで、hが
 # 小さいほど減ります。``check_gradients`` は折れ点と誤りを区別します。複素ステップ法が使えるのは
-# 解析関数だけで、:math:`|x|` には黙って0を返します（ライブラリは粗い中心差分と比べて気づきます）。
+# 解析関数だけで、:math:`|x|` に対しては、警告もなく0を返します（ライブラリは粗い中心差分と比べて
+# 気づきます）。
 
 
 def relu(x):
@@ -373,7 +376,7 @@ plots.save(figure, "out/01_gradient_checking.png")
 # - A numerical gradient costs one or two evaluations of f for each parameter, backpropagation a few
 #   for all of them: the one checks, the other trains.
 #   / 数値微分は関数をパラメータごとに1〜2回計算する。誤差逆伝播法は全体で数回分。だから数値微分は
-#   検証に使い、訓練には使わない。
+#   検証に使い、学習には使わない。
 # - ReLU at 0: every number in [0, 1] is a subgradient; 0 is used.
 #   / ReLUの0では[0, 1]のどの値も劣勾配。通常は0を使う。
 # - A gradient check cannot see a wrong loss. / 勾配確認では、損失そのものの誤りは見つからない。
@@ -388,5 +391,5 @@ plots.save(figure, "out/01_gradient_checking.png")
 #    2.000倍だと報告されます。
 # 3. Draw 10 numbers instead of 100,000: five standard errors are now 224 %, and the assertion that
 #    catches ``exp(logvar)`` fails. A meaning check needs enough draws.
-#    / 乱数を10万個から10個に減らすと、標準誤差の5倍が224％になり、``exp(logvar)`` を見破るassertが
-#    失敗します。意味の確認には十分な数の乱数が要ります。
+#    / 乱数を10万個から10個に減らすと、標準誤差の5倍が224%になり、``exp(logvar)`` の誤りを見つける
+#    assertが失敗します。意味の確認には十分な数の乱数が要ります。

@@ -38,8 +38,8 @@ Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
 #
 # 全結合層は、I次元の入力をB個並べたバッチx (B, I)を受け取り、y (B, O)を返します。その先の計算が
 # yから1つの数、損失Lを作ります。誤差逆伝播法では、層はdyを受け取ってdW・db・dxを返します。この
-# 教材ではdXと書いたら :math:`\partial L / \partial X` のことで、要素ごとに微分が1つあるので、形状は
-# Xと同じです。
+# 講座では、dXと書いたら :math:`\partial L / \partial X` のことで、要素ごとに微分が1つあるので、
+# 形状はXと同じです。
 
 import itertools
 
@@ -83,7 +83,7 @@ from scratchvae.gradcheck import check_gradients, check_layer
 # The chain rule sums over the entries of y that a variable reaches: :math:`W_{ij}` and :math:`b_j`
 # reach column j in every row (sum over n), :math:`x_{ni}` reaches all of row n (sum over j).
 #
-# yの要素を1つ書き下し、そこに現れる変数で微分します。連鎖律では、その変数が届くyの
+# yの要素を1つ書き下し、そこに現れる各変数で微分します。連鎖律では、その変数が届くyの
 # 要素すべてについて和を取ります。:math:`W_{ij}` と :math:`b_j` は全行の第j列に届くのでnについて、
 # :math:`x_{ni}` は第n行の全体に届くのでjについての和です。
 
@@ -126,7 +126,7 @@ class DenseByHand:
 # .. math:: L = \frac{1}{2B} \sum_{nj} (y_{nj} - t_{nj})^2, \qquad dy = (y - t) / B .
 #
 # B・I・Oには互いに異なる素数を選びます。転置を間違えたまま偶然に形状が合うことを防ぐためです。
-# 損失は目標tとの二乗誤差をバッチで平均したものとします。dyは高校の微分で求まります。
+# 損失は、正解tとの二乗誤差をバッチで平均したものとします。dyは高校数学の微分で求まります。
 
 
 def loss(y, t):
@@ -291,9 +291,9 @@ assert hits.mean() < rows[-1][3]
 # is still far above its minimum; yet the minimum classifies unseen digits worse, as 785 weights a
 # class overfit 2,000 digits. A smaller training loss is not always a better model.
 #
-# 表の見どころ：1歩、つまり平均画像だけで、過半数の数字を分類できます。300歩後も損失は
+# 表の見どころ：1ステップ、つまり平均画像だけで、過半数の数字を分類できます。300ステップ後も損失は
 # 最小値よりかなり大きいのに、未知の数字では最小点のほうが劣ります。1クラス785個の重みが2,000枚の
-# 数字に過剰適合したためです。訓練損失が小さいほど良いモデルとは限りません。
+# 数字に過学習したためです。訓練データでの損失が小さいほど良いモデルとは限りません。
 
 # %%
 # Points for the exam / 試験のポイント
@@ -316,5 +316,5 @@ assert hits.mean() < rows[-1][3]
 #    / ``dW`` を ``len(dy)`` で割ると、形状は同じですが0.200 = 1/Bと報告されます。
 # 2. Replace 0.015 by 0.055: the loss grows. On a quadratic the rate must stay below 2 over the
 #    largest eigenvalue of :math:`x^\top x / B`, here 39.6.
-#    / 0.015を0.055にすると損失が増えていきます。2次関数では、学習率を「2÷最大固有値（ここでは
-#    39.6）」より小さくする必要があります。
+#    / 0.015を0.055にすると損失が増えていきます。2次関数では、学習率を「2÷最大固有値」より小さくする
+#    必要があります（:math:`x^\top x / B` の最大固有値は、ここでは39.6です）。

@@ -87,8 +87,9 @@ for function, layer in ((relu, ReLU()), (tanh, Tanh()), (sigmoid, Sigmoid())):
 # usual initial weights (He's for ReLU, Glorot's for the others), and measure what arrives.
 #
 # 誤差逆伝播法では、層を1つ通るごとに傾きが1つ掛かります。シグモイドの傾きは最大でも1/4
-# （y = 1/2のとき）、tanhとReLUの傾きは最大1です。標準的な初期値（ReLUはHe、ほかはGlorot）を持つ
-# 100ユニット10層の後ろから乱数のdyを入れ、どれだけ手前に届くかを測ります。
+# （y = 1/2のとき）、tanhとReLUの傾きは最大1です。100ユニットの層を10層重ね、標準的な初期値（ReLUは
+# He、ほかはXavier、別名Glorot）を使います。出力側から乱数のdyを入れて、入力側にどれだけ届くかを
+# 測ります。
 
 data = mnist10k()
 arriving = {}
@@ -240,10 +241,10 @@ assert check_gradients(lambda a: from_probabilities(a, zero, 1e-7)[0], sure, zer
 # entropy of x: 205.8 nats, not 0. Start all logits at one value and follow each gradient for 300
 # steps; the loss reported is the right one.
 #
-# 最も小さいモデルとして、どの数字にも共通の784個のロジットだけを訓練します。損失はxの1次式なので、
-# 全データでの平均は、平均画像という灰色の目標に対する損失と同じです。最小値は0ではなく、
-# y = xのときのxのエントロピー、205.8ナットです。全ロジットを同じ値から始めて各勾配で300歩進め、
-# 正しい損失で比べます。
+# 最も小さいモデルとして、どの数字にも共通の784個のロジットだけを学習します。損失はxの1次式なので、
+# 全データでの平均は、平均画像という灰色の正解に対する損失と同じです。最小値は0ではなく、
+# y = xのときのxのエントロピー、205.8 natです。全ロジットを同じ値から始め、それぞれの勾配で
+# 300ステップ更新して、正しい損失で比べます。
 
 target = data.x_train.mean(axis=0)
 p = target[(target > 0) & (target < 1)].astype(np.float64)
@@ -281,8 +282,8 @@ assert final["squared error"][1] > 10 * entropy
 # ``BCEWithLogitsLoss`` gives 17 and 1.)
 #
 # 表の見どころ：シグモイド10層を通ると勾配は7e-07倍になりますが、tanhとReLUでは半分以上が残ります。
-# ロジット10から始めれば、確率から計算してもロジットからと同じ結果です。20からだとNaNになるか、
-# まったく動きません。二乗誤差は10からでもう動けません。（PyTorch 2.13、float32、x = 0、
+# ロジット10から始めれば、確率から計算しても、ロジットから計算したのと同じ結果です。20からだと、
+# NaNになるか、まったく動きません。二乗誤差は10からでも動けません。（PyTorch 2.13、float32、x = 0、
 # l = 17のとき、シグモイド後の ``BCELoss`` は損失100・勾配0、``BCEWithLogitsLoss`` は
 # 損失17・勾配1です。）
 
@@ -331,7 +332,7 @@ plots.save(figure, "out/03_activations_and_losses.png")
 #   / 恒等関数と二乗誤差の1/2、シグモイドと2値交差エントロピー、softmaxと交差エントロピー、いずれの
 #   組でもdl = y - t。
 # - Cross-entropy is at least the entropy of its target, and that is 0 only for targets 0 and 1.
-#   / 交差エントロピーの最小値は目標のエントロピー。0になるのは目標が0か1のときだけ。
+#   / 交差エントロピーの最小値は正解のエントロピー。0になるのは正解が0か1のときだけ。
 
 # %%
 # Try it / 試してみよう

@@ -12,7 +12,7 @@ Runs in about 4 s on two cores / 実行時間 約4秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
-   * - 勾配降下法、確率的勾配降下法 (SGD)
+   * - 勾配降下法、確率的勾配降下法（SGD）
      - gradient descent, stochastic gradient descent
    * - 学習率、ハイパーパラメータ
      - learning rate, hyperparameter
@@ -39,13 +39,14 @@ Runs in about 4 s on two cores / 実行時間 約4秒（2コア）.
 # - **Adam** moving averages of g and of :math:`g^2`, corrected for their start at zero.
 #
 # モデルの全パラメータを1本のベクトル :math:`\theta` に、その勾配をgに並べます。1次近似
-# :math:`L(\theta + \delta) = L(\theta) + g \cdot \delta` によれば、同じ長さの小さな歩みのうちLを
-# 最も減らすのは-gの向きです。gを全データではなくミニバッチで求めるのが、確率的勾配降下法（SGD）
-# です。ほかの手法は過去の勾配を覚えています。
+# :math:`L(\theta + \delta) = L(\theta) + g \cdot \delta` によれば、同じ大きさの小さな更新のうち、
+# Lを最も減らすのは-gの向きの更新です。gを全データではなくミニバッチで求めるのが、確率的勾配降下法
+# （SGD）です。ほかの手法は過去の勾配を覚えています。
 #
-# - **モメンタム** は速度を覚えます。同じ向きの歩みは積み重なり、行きつ戻りつは打ち消し合います。
+# - **モメンタム** は速度を覚えます。同じ向きの更新は積み重なり、行ったり来たりする更新は打ち消し
+#   合います。
 # - **AdaGrad** は :math:`g^2` の総和をパラメータごとに覚えます。大きな勾配を受けてきた
-#   パラメータほど歩幅が小さくなります。
+#   パラメータほど更新量が小さくなります。
 # - **RMSProp** は総和の代わりに :math:`g^2` の移動平均を使うので、古い勾配を忘れます。
 # - **Adam** はgと :math:`g^2` の移動平均を使い、0から始めたことによる偏りを補正します。
 
@@ -124,15 +125,16 @@ for by_hand, rule in zip((sgd, momentum, adagrad, rmsprop, adam), FIVE.values(),
 # closer to 1. The first step is 3.2 times too long, the 12th 6.6 times. (RMSProp, which corrects
 # nothing, starts with a step 10 times too long.)
 #
-# 0から始めた移動平均は、最初のうち小さすぎます。勾配の平均が一定なら、mの期待値は
-# :math:`1 - \beta_1^t` 倍、同様にvの期待値は :math:`1 - \beta_2^t` 倍になります。
-# Adamはそれぞれをこの値で割ります。gが一定なら :math:`\hat m = g`、:math:`\hat v = g^2` となり、
-# 1歩目から歩幅が学習率に等しくなります。
+# 0から始めた移動平均は、最初のうち小さすぎます。勾配の平均が一定なら、mの期待値はgの期待値の
+# :math:`1 - \beta_1^t` 倍です。同様に、vの期待値は :math:`g^2` の期待値の :math:`1 - \beta_2^t`
+# 倍です。Adamはm、vをそれぞれこの値で割ります。gが一定なら :math:`\hat m = g`、:math:`\hat v = g^2`
+# となり、1ステップ目から更新量が学習率に等しくなります。
 #
-# 「補正しないと最初の歩幅が小さすぎる」という説明を見かけますが、標準的な定数では逆に *大きすぎ*
-# ます。mは :math:`1 - \beta_1^t` 倍ですが、それを割る :math:`\sqrt{v}` は
-# :math:`\sqrt{1 - \beta_2^t}` 倍で、0.999のほうが1に近い分、さらに小さいからです。1歩目は3.2倍、
-# 12歩目は6.6倍も長くなります。（補正のないRMSPropの1歩目は、10倍の長さです。）
+# 「補正しないと最初の更新量が小さすぎる」という説明を見かけますが、標準的な定数では、逆に
+# *大きすぎる* のです。mは :math:`1 - \beta_1^t` 倍ですが、それを割る :math:`\sqrt{v}` は
+# :math:`\sqrt{1 - \beta_2^t}` 倍で、0.999のほうが1に近い分、さらに小さいからです。更新量は
+# 1ステップ目で3.2倍、12ステップ目で6.6倍にもなります（補正のないRMSPropでは、1ステップ目が
+# 10倍です）。
 
 
 class UncorrectedAdam(Adam):
@@ -175,13 +177,13 @@ assert np.isclose(plain["RMSProp"][0], 10)
 # Then multiply all gradients by 1000, as a loss that is summed instead of averaged might. SGD and
 # momentum make steps 1000 times as long; the other three do not notice.
 #
-# 1つのパラメータに毎歩、勾配1を与え、101歩目だけ100を与えます。この外れ値がない場合との歩幅の比を
-# 見ると、SGDは100倍の1歩を踏んだ後は忘れ、モメンタム（0.9）は忘れるのに数十歩かかります。RMSProp
-# （0.99）は数百歩、Adam（0.999）は数千歩にわたって歩幅が小さくなります。AdaGradでは外れ値が総和に
-# 残り続け、勾配1の1万回分の重みを持ちます。
+# 1つのパラメータに毎ステップ勾配1を与え、101ステップ目だけ100を与えます。この外れ値がない場合との
+# 更新量の比を見ると、SGDは一度だけ100倍の更新をした後は忘れ、モメンタム（0.9）は忘れるのに
+# 数十ステップかかります。RMSProp（0.99）は数百ステップ、Adam（0.999）は数千ステップにわたって
+# 更新量が小さくなります。AdaGradでは外れ値が総和に残り続け、勾配1の1万回分の重みを持ちます。
 #
 # 次に、すべての勾配を1000倍します（損失を平均でなく和で定義するとこうなり得ます）。SGDと
-# モメンタムの歩幅は1000倍になりますが、ほかの3つは変わりません。
+# モメンタムの更新量は1000倍になりますが、ほかの3つは変わりません。
 
 outlier = np.where(t == 101, 100.0, 1.0)
 memory = {name: step_sizes(rule, outlier) / plain[name] for name, rule in FIVE.items()}
@@ -210,9 +212,10 @@ assert np.isclose(memory["AdaGrad"][1100], np.sqrt(1101 / (1100 + 1e4)))
 # the grid, and is run again with three other seeds.
 #
 # 14×14画素（4画素の平均）の数字、ReLU 50ユニット、シグモイド出力10個、第3講の負の対数尤度を使い、
-# 100枚のバッチを90歩、2エポック訓練します。公平に比べるには、手法ごとに最良の学習率を、同じ手順で
-# 探さなければなりません。既定値の1倍から316倍まで6つの学習率を、2回ずつ試します。訓練損失の平均が
-# 最小のものを選び（格子の端なら探索のやり直しです）、別の3つのシードで訓練し直します。
+# 100枚のミニバッチで1エポック90ステップ、計2エポック学習します。公平に比べるには、手法ごとに最良の
+# 学習率を、同じ手順で探さなければなりません。既定値の1倍から316倍まで6つの学習率を、2回ずつ
+# 試します。訓練データでの損失の平均が最小のものを選び（候補の両端であってはいけません）、別の3つの
+# シードで学習し直します。
 
 data = mnist10k()
 x_train, x_test = (
@@ -289,12 +292,12 @@ assert 0.7 < mean["momentum"] / mean["Adam"] < 1.4
 #
 # - 手法よりも学習率のほうが重要です。それぞれ最良の学習率なら5手法の差は1.4倍以内ですが、Adamだけを
 #   見ても、6つの学習率の間には7.1倍の差があります。
-# - この180歩では、Adamは既定の学習率だと5手法中 *最も遅く*、最良の学習率なら、
-#   SGD・AdaGrad・RMSPropより速く、モメンタムと互角です。（長い訓練では話が別で、第12講では既定値を
-#   使います。）
-# - 補正のないAdamは、歩幅が長い分、小さな学習率では速く、大きな学習率では失敗します。最良の
-#   学習率なら、補正したものに劣りません。補正はAdamを速くするものではなく、1歩目でも1000歩目でも
-#   学習率が同じ意味を持つようにするものです。
+# - この180ステップでは、Adamは既定の学習率だと5手法中 *最も遅く*、最良の学習率なら、
+#   SGD・AdaGrad・RMSPropより速く、モメンタムと互角です（長く学習する場合は話が別で、第12講では
+#   既定値を使います）。
+# - 補正のないAdamは、更新量が大きい分、小さな学習率では速く、大きな学習率では失敗します。最良の
+#   学習率なら、補正したものに劣りません。補正はAdamを速くするものではなく、1ステップ目でも
+#   1000ステップ目でも学習率が同じ意味を持つようにするものです。
 
 COLOURS = ("#999933", "#E69F00", "#CC79A7", "#117733", plots.BLUE, plots.INK)
 STYLES = ("-", "-.", "--", (0, (1, 1)), "-", ":")
@@ -327,7 +330,7 @@ plots.save(figure, "out/04_optimizers.png")
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - Momentum: v = 0.9 v - lr g, theta = theta + v; a constant gradient is amplified 10 times.
-#   / モメンタム：v = 0.9 v - lr g、theta = theta + v。一定の勾配なら歩幅は10倍になる。
+#   / モメンタム：v = 0.9 v - lr g、theta = theta + v。一定の勾配なら更新量は10倍になる。
 # - AdaGrad: h = h + g^2; the rate of each parameter, lr / sqrt(h), can only fall.
 #   / AdaGrad：h = h + g^2。各パラメータの実質的な学習率lr / sqrt(h)は減る一方。
 # - RMSProp: h = rho h + (1 - rho) g^2; old gradients are forgotten.
@@ -339,14 +342,15 @@ plots.save(figure, "out/04_optimizers.png")
 # - AdaGrad, RMSProp and Adam do not see the scale of the loss; SGD and momentum do.
 #   / AdaGrad・RMSProp・Adamは損失の定数倍に影響されない。SGDとモメンタムは影響される。
 # - Memory beside theta: SGD 0 vectors, momentum, AdaGrad, RMSProp 1, Adam 2.
-#   / thetaのほかに要る記憶は、SGDが0本、モメンタム・AdaGrad・RMSPropが1本、Adamが2本。
+#   / thetaのほかに保持するベクトルは、SGDが0本、モメンタム・AdaGrad・RMSPropが1本、Adamが2本。
 
 # %%
 # Try it / 試してみよう
 # ---------------------
 # 1. Print ``step_sizes(lambda: UncorrectedAdam(beta2=0.9), ones)``: with equal betas the first
 #    steps are too short, from 0.32 on.
-#    / betaが2つとも0.9なら、補正しない歩幅は逆に短く、0.32から始まります。
+#    / ``step_sizes(lambda: UncorrectedAdam(beta2=0.9), ones)`` を表示します。betaが2つとも0.9なら、
+#    補正しない更新量は逆に小さく、学習率の0.32倍から始まります。
 # 2. Write ``optimizer.step(theta, 100 * grad)`` in ``train``: SGD and momentum fail at every rate,
 #    and the rows of the others hardly change.
 #    / ``train`` で ``optimizer.step(theta, 100 * grad)`` とすると、SGDとモメンタムはどの学習率でも

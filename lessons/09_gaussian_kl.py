@@ -1,6 +1,6 @@
 r"""
-9. The Gaussian KL / ガウス分布のKLダイバージェンス
-====================================================
+9. The Gaussian KL / 正規分布のKLダイバージェンス
+=================================================
 
 | After this lesson you can derive the KL term of the VAE line by line, write its gradients, check
   both by sampling, and say what the KL the other way round would do instead.
@@ -40,10 +40,10 @@ Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
 # distance. In a VAE, q is q(z|x) = N(mu, diag sigma^2), which the encoder gives for each x, and p
 # is the prior N(0, I).
 #
-# KLダイバージェンスは、qから引いたzについてlog qがlog pをどれだけ上回るかの平均で、単位は自然対数の
-# natです。log t ≦ t - 1から、必ず0以上で、0になるのはqとpが一致するときだけです。入れ替えると値が
-# 変わるので、距離ではありません。VAEでは、qはエンコーダがxごとに出すN(mu, diag sigma^2)、
-# pは事前分布N(0, I)です。
+# KLダイバージェンスは、qからサンプリングしたzについてlog qがlog pをどれだけ上回るかの平均で、単位は
+# 自然対数のnatです。log t ≦ t - 1から、必ず0以上で、0になるのはqとpが一致するときだけです。qとpを
+# 入れ替えると値が変わるので、距離ではありません。VAEでは、qはエンコーダがxごとに出す
+# N(mu, diag sigma^2)、pは事前分布N(0, I)です。
 
 import math
 
@@ -78,10 +78,10 @@ rng = np.random.default_rng(0)
 # under q and under p, so both logarithms are sums over the latents, and so is the KL. The loss
 # averages it over the batch.
 #
-# 必要な期待値は2つ、E[(z - mu)^2] = sigma^2とE[z^2] = mu^2 + sigma^2だけです。代入すると、qの
-# エントロピー、交差エントロピー、KLの順に求まります。mu^2の項は平均を0へ、残りは分散を1へ
-# 引き寄せます。潜在変数はqでもpでも互いに独立なので、対数は和になり、KLも潜在変数についての和です。
-# 損失ではバッチで平均します。
+# 必要な期待値は、E[(z - mu)^2] = sigma^2とE[z^2] = mu^2 + sigma^2の2つだけです。代入すると上の3つの
+# 式になります。1行目と2行目は、qのエントロピーと交差エントロピーの符号をそれぞれ変えたもの、3行目が
+# KLです。mu^2の項は平均を0へ、残りは分散を1へ引き寄せます。潜在変数はqでもpでも互いに独立なので、
+# 対数は和になり、KLも潜在変数についての和です。損失ではバッチで平均します。
 
 
 def gaussian_kl(mu, logvar):
@@ -101,8 +101,8 @@ def log_normal(z, mu=0.0, logvar=0.0):
 # one draw over :math:`\sqrt N`. The three derived lines are compared with their estimates from
 # N = 100,000 draws, for four q at once.
 #
-# モンテカルロ推定は標本の平均で、標準誤差は標本1個の標準偏差を√Nで割ったものです。導いた3つの式を、
-# 4つのqについて、それぞれ10万個の標本による推定値と比べます。
+# モンテカルロ法による推定値は標本の平均で、その標準誤差は標本1個の標準偏差を√Nで割ったものです。
+# 導いた3つの式を、4つのqについて、それぞれ10万個の標本による推定値と比べます。
 
 B, L, N = 4, 3, 100_000
 mu, logvar = rng.normal(size=(B, L)), rng.normal(size=(B, L))
@@ -129,8 +129,8 @@ assert scatter.min() > 0.3
 # The last line says why the closed form is used wherever there is one. One draw of log q - log p is
 # right on average only: for these q it scatters by 0.7 to 1.8 times the KL itself.
 #
-# 閉じた式があるときにそれを使う理由は、最後の行にあります。log q - log pの標本1個は平均として
-# 正しいだけで、この4つのqでは、KLの値そのものの0.7倍から1.8倍もばらつきます。
+# 閉じた式があればそれを使うのは、最後の行が示す理由からです。log q - log pの標本1個は、平均すれば
+# 正しいというだけで、この4つのqでは、KLの値そのものの0.7倍から1.8倍もばらつきます。
 #
 # The gradients
 # -------------
@@ -186,9 +186,9 @@ print(f"float32, logvar = 0.0001: KL {exact:.2e}, plain {plain:.2e}, with expm1 
 # part. A q much narrower than p costs about :math:`-\log \sigma` one way and
 # :math:`1 / (2 \sigma^2)` the other, because draws from p fall where q has almost no mass.
 #
-# 今度はpで平均します。q = pの近くでは、2つの向きは2次の項まで一致します。離れると違いが出ます。
-# qがpよりずっと狭いとき、KL(q||p)はおよそ-log sigma、KL(p||q)はおよそ1/(2 sigma^2)です。pから
-# 引いた標本が、qの確率がほとんどない場所に落ちるからです。
+# 今度はpで平均します。q = pの近くでは、2つの向きは2次の項まで一致します。離れると違いが出ます。qが
+# pよりずっと狭いとき、KL(q||p)はおよそ-log sigma、KL(p||q)はおよそ1/(2 sigma^2)です。pからの
+# 標本が、qの確率がほとんどない場所に落ちるからです。
 
 
 def reverse_kl(mu, logvar):
@@ -217,10 +217,10 @@ assert abs(reverse_kl(*close) / gaussian_kl(*close) - 1) < 0.03
 # up to a = 2.5, five standard deviations from bump to bump, and on one of them only from a = 3 on.
 #
 # 向きの違いが大きく現れるのは、qが目標に一致できないときです。目標tを2つの山の混合分布、qを1つの
-# ガウス分布とします。KL(t||q)が最小になるのは平均と分散がtと等しいqで、両方の山を覆います。
-# KL(q||t)は、tの確率が小さい場所にqが広がることを罰するので、「1つの山を選ぶ」と言われます。
-# 山が十分に離れていれば、その通りです。しかし表では、a = 2.5（山の間隔が標準偏差の5倍）までは
-# 2つの山の中央で最小になり、片方の山で最小になるのはa = 3からです。
+# 正規分布とします。KL(t||q)が最小になるのは平均と分散がtと等しいqで、両方の山を覆います。
+# KL(q||t)は、tの確率が小さい場所にqが広がるとペナルティを課すので、「1つの山を選ぶ」と言われます。
+# 山が十分に離れていれば、その通りです。しかし表では、a = 2.5（山の間隔が標準偏差の5倍）までは2つの
+# 山の中央で最小になり、片方の山で最小になるのはa = 3からです。
 
 eps = np.linspace(-8, 8, 161)  # quadrature: E_q[f(z)] = sum_k weight_k f(mu + sigma eps_k)
 weight = np.exp(-(eps**2) / 2) / np.exp(-(eps**2) / 2).sum()
@@ -247,7 +247,7 @@ for a in (1.5, 2.0, 2.5, 3.0, 3.5):
 # (lesson 11), and an average over q is what draws from the encoder can estimate.
 #
 # VAEにはKLの向きを選ぶ余地はありません。変分下限（第11講）を導くと、KL(q(z|x) || N(0, I))が
-# 現れます。エンコーダの出すqから引いた標本で推定できるのも、qについての平均です。
+# 現れます。エンコーダの出すqからの標本で推定できるのも、qについての平均です。
 #
 # Sum over the latents, never mean
 # --------------------------------
@@ -258,8 +258,8 @@ for a in (1.5, 2.0, 2.5, 3.0, 3.5):
 #
 # 事前分布に一致した潜在変数は何の情報も運ばないので、それを加えてもKLが変わってはいけません。和なら
 # 変わらず、平均なら小さくなります。log q - log pの標本平均に一致するのも和です。平均を使うと、KLの
-# 重みを1/Lにした別の目的関数になります。勾配チェックでは見つかりません。平均の勾配は、平均に
-# ついては正しいからです。
+# 重みを1/Lにした別の目的関数になります。勾配確認では見つかりません。平均の勾配は、平均については
+# 正しいからです。
 
 
 def mean_kl(mu, logvar):
@@ -293,8 +293,8 @@ print(f"gradient check of the mean: {blind.verdict} (it compares backward with f
 # log-likelihood with sigma = 1 has half the sum of the squares (lesson 3), D/2 times as much. So
 # MSE + KL = 2/D [half the sum + D/2 KL]: for D = 784 the KL counts 392 times.
 #
-# 同じ誤りは再構成誤差の側でも起こります。平均二乗誤差はD個の画素で割りますが、sigma = 1の
-# ガウス分布の対数尤度に入るのは二乗誤差の和の半分（第3講）で、そのD/2倍です。平均二乗誤差にKLを
+# 同じ誤りは再構成誤差の側でも起こります。平均二乗誤差はD個の画素で割りますが、sigma = 1の正規分布の
+# 対数尤度に入るのは二乗誤差の和の半分（第3講）で、平均二乗誤差のD/2倍です。平均二乗誤差にKLを
 # 足すと、D = 784ではKLの重みが392倍になります。
 
 x, y, kl = rng.random((B, 784)), rng.random((B, 784)), 25.0
@@ -331,7 +331,7 @@ print("\nfigure:", save(figure, "out/09_gaussian_kl.png"))
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2.
-#   / 標準正規分布とのKLはこの式。潜在変数ごとに計算して和をとる。
+#   / 標準正規分布とのKLはこの式。潜在変数ごとに計算して和を取る。
 # - KL is at least 0, and 0 only if q = p. / KLは0以上で、0になるのはq = pのときだけ。
 # - KL(q||p) and KL(p||q) differ: it is no distance. / 非対称なので距離ではない。
 # - d/dmu = mu, d/dlogvar = (sigma^2 - 1) / 2: descent leads to the prior; the regularization term.

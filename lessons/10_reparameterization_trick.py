@@ -1,6 +1,6 @@
 r"""
 10. The reparameterization trick / 再パラメータ化トリック
-==========================================================
+=========================================================
 
 | After this lesson you can say why a sample has no derivative, derive the two ways around that,
   write the reparameterization trick with its backward pass, and find its two classic bugs.
@@ -38,12 +38,13 @@ Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
 # ``check_gradients`` refuses such an f. The example here is :math:`f(z) = (z - a)^2`, for which all
 # is known: :math:`E[f] = (\mu - a)^2 + \sigma^2`, so d/dmu = 2 (mu - a) and d/dlogvar = sigma^2.
 #
-# VAEの損失には、q = N(mu, sigma^2)から引いたzについての期待値E[f(z)]が現れます。fはzより後の
-# すべて、つまりデコーダと再構成誤差です。学習にはこの期待値のmuとlogvarによる微分が必要です。
-# しかし「zを引く」操作はmuの関数ではありません。muが同じでも、引くたびに別のzが出ます。微分する
-# 対象がないので、誤差逆伝播はzで止まります。差分商も役に立ちません。引き直すたびにfが標準偏差の
-# 程度だけ変わり、hを小さくすると差分商は1/hに比例してばらつきます。以下では、答えの分かる
-# f(z) = (z - a)^2を例にします。
+# VAEの損失には、q = N(mu, sigma^2)からサンプリングしたzについての期待値E[f(z)]が現れます。fはzより
+# 後のすべて、つまりデコーダと再構成誤差です。学習にはこの期待値のmuとlogvarによる微分が必要です。
+# しかし「zをサンプリングする」操作はmuの関数ではありません。muが同じでも、毎回違うzが出ます。
+# 微分する対象がないので、誤差逆伝播はzで止まります。差分商も役に立ちません。引き直すたびにfが
+# 標準偏差の程度だけ変わり、hを小さくすると差分商は1/hに比例してばらつきます。``check_gradients``
+# はこのようなfを拒否します。以下では、答えの分かるf(z) = (z - a)^2を例にします（期待値は
+# (mu - a)^2 + sigma^2です）。
 
 import math
 
@@ -107,10 +108,10 @@ except ValueError as refusal:
 # 2.4). NumPy's own generator makes normal numbers this way; the trick is to take eps out of it.
 #
 # 乱数を、muもsigmaも含まないepsに移します。z = mu + sigma epsの分布は元と同じで、epsを固定すれば
-# muとlogvarのふつうの関数になり、微分は1とeps sigma / 2です。epsの分布はパラメータを含まない
-# ので、fが微分可能なら、期待値の微分は微分の期待値に等しくなります（ReLUのような折れ目は構いま
-# せんが、段差があると成り立ちません）。NumPyの乱数生成器も、中では同じ計算をしています。そこから
-# epsを外に取り出すのが、このトリックです。
+# muとlogvarのふつうの関数になり、微分は1とeps sigma / 2です。epsの分布はパラメータを含まないので、
+# fが微分可能なら、期待値の微分は微分の期待値に等しくなります（ReLUのような折れ点は構いませんが、
+# 段差があると成り立ちません）。NumPyの乱数生成器も、中では同じ計算をしています。そこからepsを外に
+# 取り出すのが、このトリックです。
 
 
 class Trick:
@@ -134,8 +135,8 @@ np.testing.assert_allclose(inside, outside, rtol=1e-14)
 # With eps held fixed the loss is deterministic, and the gradient check is the ordinary one. The
 # library's ``Reparameterize`` gives the same numbers.
 #
-# epsを固定すれば損失は確定した値になり、ふつうの勾配チェックができます。ライブラリの
-# Reparameterizeが同じ値を返すことも確かめます。
+# epsを固定すれば損失に乱数がなくなり、ふつうの勾配確認ができます。ライブラリのReparameterizeが同じ
+# 値を返すことも確かめます。
 
 m, v, eps, dz = rng.normal(size=(4, 5, 3))  # B = 5, L = 3
 report = check_layer(Trick(), m, v, eps)
@@ -163,9 +164,9 @@ np.testing.assert_allclose(library.backward(dz), own.backward(dz), rtol=1e-13)
 # derivative. Since :math:`E[\nabla \log q] = 0`, a constant may be subtracted from f: such a
 # baseline changes the variance and not the mean.
 #
-# もう1つの方法は、標本ではなく密度を微分することです。上の式から得られるスコア関数推定量
-# （REINFORCE）は、fの値だけを使い、fの微分を必要としません。log qの勾配の期待値は0なので、fから
-# 定数（ベースライン）を引いても期待値は変わらず、分散だけが変わります。
+# もう1つの方法は、標本ではなく確率密度を微分することです。上の式から得られるスコア関数推定量
+# （REINFORCE）は、fの値だけを使い、fの微分を必要としません。log qの勾配の期待値は0なので、fから定数
+# （ベースライン）を引いても期待値は変わらず、分散だけが変わります。
 
 
 def estimates(sigma, eps):
@@ -204,10 +205,11 @@ for i, (name, exact) in enumerate({"d/dmu": 2 * (mu - a), "d/dlogvar": sigma**2}
 # latent multiplies the whole of f, the other latents' shares included: its variance grows with L.
 # Here the pathwise derivative by one latent does not contain the others.
 #
-# どれも不偏で、違うのは分散です。同じ誤差を得るのに必要な標本の数は、分散に比例します。上の式の
-# とおり、sigmaが小さくなると、パスワイズの分散は0に近づき、スコア関数の分散は発散します。また、
-# スコア関数では、1つの潜在変数の勾配に、ほかの潜在変数の分まで含むf全体が掛かります。そのため
-# Lとともに分散が増えます。この例のパスワイズの勾配には、ほかの潜在変数は入りません。
+# どれも不偏で、違うのは分散です。同じ誤差を得るのに必要な標本の数は、分散に比例します。上の
+# 式のとおり、sigmaが小さくなると、パスワイズの分散は0に近づき、スコア関数の分散は発散します
+# （mu = aの場合を除く）。また、スコア関数では、1つの潜在変数の勾配に、ほかの潜在変数の分まで含む
+# f全体が掛かります。そのためLとともに分散が増えます。この例のパスワイズの勾配には、ほかの潜在変数は
+# 入りません。
 
 print("\nvariance of d/dmu at latent 0     L = 1    L = 10   L = 100")
 table = {name: [] for name in by_method}
@@ -267,10 +269,10 @@ assert cases["cos(k z)"][1].var() > 50 * cases["cos(k z)"][2].var()
 # 1つ目は、epsを2回引くバグです。逆伝播には、順伝播で使ったepsが必要です。引き直したepsはdzと独立
 # なので、再構成誤差からsigmaへ伝わる勾配の期待値が0になり、sigmaはKLだけで決まってしまいます。
 #
-# 2つ目は、exp(logvar)を標準偏差として使うバグです。KLは同じlogvarをlog sigma^2として読みます。
-# この行はKerasの例題と、ある教科書の初版にあり、多くの公開コードに写されています。保守担当者は
-# 「全結合層の出力のスケールは関係ない」と答えましたが、サンプリングとKLが同じ出力を共有する
-# 以上、関係します。（出力をlog sigmaと呼び、KLでもそう扱うなら、expで正しくなります。）
+# 2つ目は、exp(logvar)を標準偏差として使うバグです。KLは同じlogvarをlog sigma^2として読みます。この
+# 行はKerasの例題と、ある教科書の初版にあり、多くの公開コードに写されています。メンテナーは
+# 「全結合層の出力のスケールは関係ない」と答えましたが、サンプリングとKLが同じ出力を共有する以上、
+# 関係します（出力をlog sigmaと呼び、KLでもそう扱うなら、expで正しくなります）。
 #
 # Two checks are needed, as each bug passes one. The gradient check compares backward with forward;
 # the *meaning* check asks whether z has the variance exp(logvar). What the bugs do to a training is
@@ -279,11 +281,11 @@ assert cases["cos(k z)"][1].var() > 50 * cases["cos(k z)"][2].var()
 # table, drawing twice leaves sigma at the prior's 1, and the second bug reports 0.44 and samples
 # with 0.19.
 #
-# どちらのバグも検査を1つは通るので、検査は2つ必要です。勾配チェックは逆伝播を順伝播と比べます。
-# 「意味の検査」は、zの分散がexp(logvar)かどうかを調べます。学習への影響は、再構成誤差とKLからなる
-# 上の損失を、20個の潜在変数で最小化して測ります。正しい答えはsigma = 0.287です。表を見ると、
-# 1つ目のバグではsigmaが事前分布の1のままです。2つ目では、0.44と報告しながら、実際には標準偏差
-# 0.19で標本を引いています。
+# どちらのバグも一方の確認は通ってしまうので、2種類の確認が必要です。勾配確認は逆伝播を順伝播と
+# 比べます。「意味の確認」は、zの分散がexp(logvar)かどうかを調べます。学習への影響は、再構成誤差と
+# KLからなる上の損失を、20個の潜在変数で最小化して測ります。正しい答えはsigma = 0.287です。表を
+# 見ると、1つ目のバグではsigmaが事前分布の1のままです。2つ目では、0.44と報告しながら、実際には
+# 標準偏差0.19で標本を引いています。
 
 
 class DrawnTwice(Trick):
@@ -374,7 +376,7 @@ print("\nfigure:", save(figure, "out/10_reparameterization_trick.png"))
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - z = mu + sigma * eps, eps ~ N(0, I), sigma = exp(logvar / 2).
-#   / 再パラメータ化トリックの式。logvarは分散の対数なので、sigmaは2で割ってからexpをとる。
+#   / 再パラメータ化トリックの式。logvarは分散の対数なので、sigmaは2で割ってからexpを取る。
 # - It moves the randomness to eps, so that backpropagation reaches mu and logvar through z.
 #   / 乱数をepsに移すことで、誤差逆伝播がzを通ってmuとlogvarに届く。
 # - dmu = dz, dlogvar = dz * eps * sigma / 2, with the eps of forward.
@@ -385,7 +387,7 @@ print("\nfigure:", save(figure, "out/10_reparameterization_trick.png"))
 #   larger variance. / スコア関数（REINFORCE）はfの微分が不要で離散変数にも使えるが、
 #   ふつうは分散が大きい。
 # - The trick needs a z that is a differentiable function of parameters and parameter-free noise.
-#   / zが「パラメータと、パラメータによらない雑音」の微分可能な関数として書けることが条件。
+#   / zが「パラメータと、パラメータによらないノイズ」の微分可能な関数として書けることが条件。
 
 # %%
 # Try it / 試してみよう

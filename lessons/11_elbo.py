@@ -1,5 +1,5 @@
 r"""
-11. The ELBO / 変分下限 (ELBO)
+11. The ELBO / 変分下限（ELBO）
 ===============================
 
 | After this lesson you can derive log p(x) = ELBO + KL(q(z|x) || p(z|x)), say which of the three a
@@ -49,12 +49,13 @@ Runs in about 5 s on two cores / 実行時間 約5秒（2コア）.
 #
 # which contains neither p(x) nor p(z|x): minus the reconstruction error, minus lesson 9's KL.
 #
-# 潜在変数モデルの最尤推定にはp(x)が必要ですが、デコーダがニューラルネットワークだと積分が閉じた式に
-# ならず、事後分布p(z|x)も求まりません。そこで任意の分布q(z|x)を使います。log p(x)はzによらない
-# ので、qで平均しても変わりません。p(x) = p(x, z) / p(z|x)を代入し、log qを引いて足すと、上の等式に
-# なります。どんなqでも成り立つ等式です。KLは0以上なので、ELBOはlog p(x)の下限で、一致するのはqが
-# 事後分布のときだけです（イェンセンの不等式では、下限であることは分かっても、差は分かりません）。
-# ELBOは「再構成誤差の符号を変えたもの」から「第9講のKL」を引いた式で、計算できない項を含みません。
+# 潜在変数モデルの最尤推定にはp(x)が必要ですが、デコーダがニューラルネットワークだと積分が閉じた
+# 式にならず、事後分布p(z|x)も求まりません。そこで任意の分布q(z|x)を使います。log p(x)は
+# zによらないので、qで平均しても変わりません。p(x) = p(x, z) / p(z|x)を代入し、log q(z|x)を足して
+# 引くと、上の等式になります。どんなqでも成り立つ等式です。KLは0以上なので、ELBOはlog p(x)の下限で、
+# 一致するのはqが事後分布のときだけです（イェンセンの不等式では、下限であることは分かっても、差は
+# 分かりません）。ELBOは「再構成誤差の符号を変えたもの」から「第9講のKL」を引いた式で、計算できない
+# 項を含みません。
 
 import math
 
@@ -85,7 +86,7 @@ LOG_2PI = math.log(2 * math.pi)
 # between two Gaussians, one with a full covariance. Each of the three is computed on its own. In
 # the table they add up for the worst q as for the best: to 1e-10, and really to rounding error.
 #
-# デコーダを線形にすると、p(x)も事後分布p(z|x)もガウス分布になり、すべての項が閉じた式で書けます。
+# デコーダを線形にすると、p(x)も事後分布p(z|x)も正規分布になり、すべての項が閉じた式で書けます。
 # 3つの項を別々に計算して、等式を確かめます。表のとおり、悪いqでも良いqでも等式は成り立ち、誤差は
 # 1e-10よりはるかに小さい丸め誤差だけです。
 
@@ -266,10 +267,12 @@ assert right.max() < truth < wrong.max() - 0.1
 # :math:`r^2 \le 1/2`. So the ELBO is not all that counts: two q with nearly the same one, too wide
 # (r = 1.5) and too narrow (r = 0.58), close in at very different speeds.
 #
-# 重みw = p(x, z) / q(z|x)のqでの期待値は、どんなqでもp(x)です。対数をとる前にK個の重みを平均した
-# ものが、重点サンプリングによる下限L_Kです。K = 1ならELBOで、Kを増やしても下がらず、log p(x)を
-# 超えません。Kが大きいときの差はおよそVar(w / p(x)) / 2Kですが、これは分散が有限な場合です。qが
-# 事後分布より狭すぎると分散は無限大です。ELBOがほぼ等しい、広すぎるqと狭すぎるqを比べます。
+# 重みw = p(x, z) / q(z|x)のqでの期待値は、どんなqでもp(x)です。対数を取る前にK個の重みを
+# 平均したものが、重点サンプリングによる下限L_Kです。K = 1ならELBOで、Kを増やしても下がらず、
+# log p(x)を超えません。Kが大きいときの差はおよそVar(w / p(x)) / 2Kですが、これは分散が有限な
+# 場合です。qの標準偏差が事後分布のr倍のとき、r^2 ≦ 1/2なら分散は無限大です。つまり、qの良さは
+# ELBOだけでは決まりません。広すぎるq（r = 1.5）と狭すぎるq（r = 0.58）は、ELBOはほぼ等しいのに、
+# log p(x)に近づく速さが大きく違います。
 
 n, L = 1_000_000, 2
 
@@ -330,11 +333,12 @@ assert all(abs(importance_weighted_bound(vae, one, K)[0] - truth) < 1e-10 for K 
 # samples, where the ELBO's derivative by s^2 vanishes. Nothing of the solution is given away.
 #
 # VAEは-ELBOの勾配に沿って、qとモデルを同時に動かします。ELBOが上がるのは、log p(x)が上がるか、差が
-# 縮まるときです。行き着く先は最尤解でしょうか。線形VAEなら答え合わせができます。このモデルは確率的
-# 主成分分析で、最尤解が固有値と固有ベクトルから求まるからです。データは同梱の学習用数字9,000枚で、
-# 2×2画素ごとに平均し（D = 196）、中心化しています。L = 6です。重みは、ふつうのVAEと同じく、画像
-# 1枚にepsを1回だけ引いてAdamで学習します。s^2は1から始め、エポックごとに、標本を復号したときの
-# 画素あたりの平均二乗誤差に置き換えます。ELBOのs^2による微分が0になる値です。
+# 縮まるときです。行き着く先は最尤解でしょうか。線形VAEなら答え合わせができます。このモデルは
+# 確率的主成分分析で、最尤解が固有値と固有ベクトルから求まるからです。データは、同梱の
+# 訓練データ9,000枚を2×2画素ごとに平均し（D = 196）、中心化したものです。L = 6とします。重みは、
+# ふつうのVAEと同じく、画像1枚にepsを1回だけ引いてAdamで学習します。s^2は1から始め、エポックごとに、
+# 標本zをデコードしたときの画素あたりの平均二乗誤差に置き換えます。ELBOのs^2による微分が0になる
+# 値です。
 
 x = mnist10k().x_train.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
 x -= x.mean(axis=0)
@@ -405,9 +409,10 @@ for seed in range(3):
 # 6個の価値は46 natです）。s^2は1%以内、部分空間は1度以内です。ELBOはさらに0.02 nat低いだけで、
 # エンコーダはそれだけ真の事後分布に近くなっています。最大値を超えることはありません。
 #
-# 主成分の軸そのものには達していません。潜在変数を回転しても、log p(x)は変わりません。ELBOは変わり
-# ます。共分散が対角のqにはWの行が直交するほうがよく、最大の所では行が主成分の軸に一致するからです。
-# しかし、回転による差は最大でも0.14 natしかなく、40エポックの後も、Wの行では軸が混ざったままです。
+# 主成分の軸そのものには達していません。潜在変数を回転しても、log p(x)は変わりません。ELBOは
+# 変わります。共分散が対角のqにはWの行が直交するほうがよく、ELBOが最大の点では行が主成分の軸に
+# 一致するからです。しかし、回転による差は最大でも0.14 natしかなく、40エポックの後も、Wの行では軸が
+# 混ざったままです。
 
 rows = vae.named_parameters()["decoder.0.W"]
 cosines = abs(rows / np.linalg.norm(rows, axis=1, keepdims=True) @ axes).max(axis=1)
@@ -426,11 +431,11 @@ assert cost < 0.15
 # collapse is often blamed on the ELBO. Here maximum likelihood itself wants it, given this s:
 # log p(x) is within 0.02 nats of its maximum, and the ELBO of log p(x). The cure is to learn s.
 #
-# 最尤解では、潜在変数jの平均のKLはlog(lambda_j / s^2) / 2で、lambda_jがs^2以下なら0、つまり使われ
-# ません。s = 1に固定すると（再構成誤差は二乗誤差の和の半分です）、1を超える固有値は1つだけ
-# なので、6個のうち1個しか使われません。事後崩壊はELBOのせいにされがちですが、ここでは、そのsの
-# 下での最尤解そのものです。log p(x)は最大値から、ELBOはlog p(x)から、どちらも0.02 nat以内にあり
-# ます。sを学習すれば、崩壊は起こりません。
+# 最尤解では、潜在変数jのKLの平均はlog(lambda_j / s^2) / 2で、lambda_jがs^2以下なら0、つまり
+# 使われません。s = 1に固定すると（再構成誤差は二乗誤差の和の半分です）、1を超える固有値は
+# 1つだけなので、6個のうち1個しか使われません。事後崩壊はELBOのせいにされがちですが、ここでは、その
+# sの下での最尤解そのものです。log p(x)は最大値から、ELBOはlog p(x)から、どちらも
+# 0.02 nat以内にあります。sを学習すれば、崩壊は起こりません。
 
 collapsed, _ = train(0, 30, s=1.0)
 _, log_p, bound, _ = judge(collapsed)
