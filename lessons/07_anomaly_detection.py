@@ -223,14 +223,15 @@ assert mean[1, relative] > mean[1, ae] + 0.02
 # Why: black pixels are easy, so the mean over all pixels grows with the ink, and a 1 has by far the
 # least. The score measures "how much is there to get wrong" as well as "how strange is it".
 # Divide it by the energy :math:`\frac{1}{D}|x|^2`, the error of a blank answer: this is the share
-# that the model fails to explain, and now 1 is the worst of all digits, as it should be. Its AUC
-# rises to 0.76, and so does the mean; but 0, which was found *by* its much ink, is harder to find.
+# that the model fails to explain, and now 1 is clearly worse than the known digits on average. Its
+# AUC rises to 0.76, and so does the mean; but 0, which was found *by* its much ink, is harder to
+# find.
 # No score is right for every anomaly: one must know what it measures.
 #
 # 理由：黒い画素は簡単に当たるので、全画素の平均はインクが多いほど大きくなり、1はインクが
 # 断然少ないのです。この異常度は「どれだけ変わっているか」と同時に「間違える余地がどれだけあるか」も
 # 測っています。何も描かない場合の誤差 :math:`\frac{1}{D}|x|^2` （エネルギー）で割ると、モデルが
-# 説明できない割合になり、本来そうあるべき通り、1が全数字の中で最悪になります。1のAUCは0.76に
+# 説明できない割合になり、1は既知の数字の平均よりはっきり悪くなります。1のAUCは0.76に
 # 上がり、平均も上がりますが、インクの多さのおかげで検知できていた0は検知しにくくなります。どんな
 # 異常にも通用する異常度はありません。何を測っているのかを知って使う必要があります。
 

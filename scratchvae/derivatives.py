@@ -154,14 +154,9 @@ class Tableau:
             factor *= self.factor
         self.row = row
 
-    def approached(self, roundoff: float) -> bool:
-        """Whether the newest estimate is nearer to the value than the one before: no accident."""
-        newest, before = abs(self.row[0] - self.value), abs(self.last - self.value)
-        return newest <= before + 20 * roundoff
-
-    def drifts(self) -> bool:
-        """Whether it had converged and departs again: round-off, and more than was expected."""
-        return abs(self.row[0] - self.value) < 1e-8 * abs(self.value) and not self.approached(0)
+    def distances(self) -> tuple[float, float]:
+        """How far the last estimate but one, and the last, lie from the value."""
+        return abs(self.last - self.value), abs(self.row[0] - self.value)
 
 
 def _richardson(line: Line, f0: float, noise: float) -> Derivative:
@@ -194,14 +189,15 @@ def _richardson(line: Line, f0: float, noise: float) -> Derivative:
                     break
             elif abs(gap.row[0]) > max(straddled, abs(gap.last) / 2):  # a kink within the step
                 central = Tableau(16.0, strict=True)
-            elif central.error <= max(roundoff, 1e-12 * abs(central.value)):
-                slope = max(abs(right.row[0]), abs(left.row[0]))
-                if not central.approached(roundoff):
+            else:
+                before, now = central.distances()
+                if now > max(before, central.error, 50 * roundoff):  # they agreed by accident
                     central = Tableau(16.0, strict=True)
-                elif gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4:
-                    break
-            elif central.drifts():
-                break
+                enough = max(roundoff, 1e-12 * abs(central.value))
+                if central.error <= enough or before < now <= 50 * roundoff:
+                    slope = max(abs(right.row[0]), abs(left.row[0]))
+                    if gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4:
+                        break
         h /= 4
     if len(changes) == 1:
         return Derivative(math.nan, math.inf, kind="not finite")

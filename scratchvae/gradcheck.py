@@ -81,8 +81,8 @@ def check_gradients(
     wrong by d moves each directional derivative by d / sqrt(n), and the tolerance is relative to
     |g| / sqrt(n).
 
-    An element is wrong if it differs by more than the uncertainty of the numerical derivative plus
-    `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty exceeds
+    An element is wrong if it differs by more than twice the uncertainty of the numerical derivative
+    plus `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty exceeds
     `tolerance` times the tensor's largest element, the verdict is "inconclusive". At a kink, such
     as ReLU at 0, a value between the derivatives on the left and on the right is right.
 
@@ -149,7 +149,7 @@ class _Group:
         error = np.abs(claims - self.numeric)
         zero = (np.abs(claims) <= 30 * grain) & (np.abs(self.numeric) <= self.uncertainty)
         zero &= self.uncertainty <= 100 * eps**-0.25 * grain  # f is flat over a step that counts
-        excess = np.where(zero, 0, error - self.uncertainty - 64 * eps * scale).clip(0)
+        excess = np.where(zero, 0, error - 2 * self.uncertainty - 64 * eps * scale).clip(0)
         self.wrong = excess > tolerance * size
         self.unclear = ~zero & (self.uncertainty > tolerance * scale)
         self.worst = np.divide(excess, size, out=np.zeros_like(size), where=excess > 0)

@@ -190,7 +190,7 @@ def image_rows(
 
     names = max(len(name) for name in named)
     figure, ax, x, y = _picture(
-        tiles, title=title, xlabel="" if values is None else error_label, side=0.09 * names
+        tiles, title=title, xlabel="" if values is None else error_label, side=0.1 + 0.105 * names
     )
     ax.set_yticks(y, list(named), fontsize=LABEL)
     if values is not None:
