@@ -44,8 +44,8 @@ Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
 #
 # 生成とは、zをサンプリングしてデコードすることです。デコーダが数字を出せるのは、学習した場所、
 # つまり数字の潜在変数の近くだけです。全画像の潜在変数を合わせた分布を集約事後分布q(z)と呼びます。
-# 上の式のとおり、損失のKLは「zがxについて持つ情報」と「q(z)と事前分布との隔たり」の和です。どちらも
-# 0以上なので、損失のKLはq(z)とp(z)の隔たりの上界になります。VAEは、潜在変数全体の分布が
+# 上の式のとおり、損失のKLは「zがxについて持つ情報」と「q(z)と事前分布との隔たり」の和です。
+# どちらも0以上なので、損失のKLはq(z)とp(z)の隔たりの上界になります。VAEは、潜在変数全体の分布が
 # 事前分布からずれた分の費用を払います。オートエンコーダにはその費用がなく、潜在変数がどこに
 # 分布するかは決まっていません。
 
@@ -82,10 +82,10 @@ SEED = 0
 #
 # モデルの生成画像N枚と本物の数字N枚を混ぜます。各画像について最も近い別の画像（画素の
 # ユークリッド距離）を探し、「同じ組に属する」と予想します。当たった割合は、1-最近傍法の
-# leave-one-out正解率で、2標本検定の一種です。2つの組が同じ分布から来ているなら、最近傍は残り
-# 2N - 1枚のどれである確率も等しく、同じ組はそのうちN - 1枚です。よって期待値は(N - 1) / (2N - 1)、
-# ほぼ0.5です。1に近いほど見分けられています。0.5より下もありえます。本物の画像の丸写しなら、
-# 最近傍が相手の組の原本になり、0に近づきます。
+# leave-one-out正解率で、2標本検定の一種です。2つの組が同じ分布から来ているなら、最近傍は残り2N -
+# 1枚のどれである確率も等しく、同じ組はそのうちN - 1枚です。よって期待値は(N - 1) / (2N - 1)、ほぼ
+# 0.5です。1に近いほど見分けられています。0.5より下もありえます。本物の画像の丸写しなら、最近傍が
+# 相手の組の原本になり、0に近づきます。
 #
 # 分類器の確信度は物差しになりません。分類器はノイズにも高い確信度を出すからです。
 
@@ -124,8 +124,8 @@ assert neighbours_guess_right(a, 1 - a).mean() == 1
 # Real digits against real digits must give about .5. They do not: 1,000 digits from the front of
 # the embedded file against its last 1,000, our usual held-out part, give about .6. MNIST lists the
 # digits of one writer close together, so that neighbours in pixel space are often neighbours in
-# the file (counted below), and the two parts are by different people. Against these digits a
-# perfect model would not reach .5 either.
+# the file (counted below), and the two parts are mostly by different people. Against these digits
+# a perfect model would not reach .5 either.
 #
 # So in this lesson we shuffle the 10,000 digits first and hold out 1,000 of them. Now real against
 # real gives .5, and what is above .5 is the model's doing.
@@ -171,9 +171,9 @@ assert abs(real.mean() - 0.5) < 0.04
 # 使います（p(x|z)から白黒の画素をサンプリングすると、数字にはないノイズが加わるからです）。
 #
 # オートエンコーダでのサンプリングの方法は2通りです。VAEと同じくN(0, I)から引く方法と、実際の
-# 潜在変数に正規分布（平均と共分散）を当てはめてそこから引く、より公平な方法です。さらに、事前分布を
-# 使うことでVAEが失うものを見るため、訓練画像のq(z|x)から引いたzもデコードします。元の画像が
-# 必要なので、これは生成ではありません。
+# 潜在変数に正規分布（平均と共分散）を当てはめてそこから引く、より公平な方法です。さらに、
+# 事前分布を使うことでVAEが失うものを見るため、訓練画像のq(z|x)から引いたzもデコードします。元の
+# 画像が必要なので、これは生成ではありません。
 
 vae, ae = VAE(784, (400,), 20, seed=SEED), Autoencoder(784, (400,), 20, seed=SEED)
 fit(vae, x_train, epochs=8, seed=SEED)
@@ -225,8 +225,8 @@ plots.save(figure, "out/13_samples.png")
 # -----------
 # Real against real is at .5. The VAE's samples are told from real digits in about .8 of all cases,
 # the autoencoder's from N(0, I) in more than .9. The columns say how. Nearly every sample has
-# another sample for its neighbour, whatever the model, because samples are smoother than digits
-# (lesson 14 measures the blur).
+# another sample for its neighbour, whatever the model: its images share a blur, or a noise, that
+# digits do not have (lesson 14 measures the blur).
 #
 # **The fair remark:** a good part of the difference is location and scale. The autoencoder's codes
 # are off centre and several times as wide as N(0, I), so that drawing from it misses them. A
@@ -240,9 +240,10 @@ plots.save(figure, "out/13_samples.png")
 # among the digits. Samples from the prior lie farther off (.6 correct): q(z) is not quite N(0, I).
 # And .58 as the mean of .96 and .2 warns us not to read the average alone.
 #
-# 本物どうしは0.5です。VAEの生成画像は約0.8の割合で見分けられ、N(0, I)から引いたオートエンコーダでは
-# 0.9を超えます。右の2列は内訳です。どのモデルでも、生成画像の最近傍はほとんどが別の生成画像です。
-# 生成画像は本物の数字より滑らかだからです（ぼやけは第14講で測ります）。
+# 本物どうしは0.5です。VAEの生成画像は約0.8の割合で見分けられ、N(0, I)から引いた
+# オートエンコーダでは0.9を超えます。右の2列は内訳です。どのモデルでも、生成画像の
+# 最近傍はほとんどが別の生成画像です。同じモデルの画像は、本物にはないぼやけやノイズを
+# 共有しているからです（ぼやけは第14講で測ります）。
 #
 # **公平に言えば、** 差のかなりの部分は位置と尺度の問題です。オートエンコーダの潜在変数は
 # 中心がずれ、N(0, I)の数倍に広がっているので、N(0, I)から引くと、潜在変数のある場所を外します。
@@ -280,13 +281,14 @@ assert columns["VAE, q(z|x)"][1] < 0.35 < columns["VAE, N(0, I)"][1] - 0.1
 #   and covariance I, takes lines to lines and even steps to even steps: r stays the same.
 #
 # 2つの数字の潜在変数を結ぶ線分上に等間隔で21点を取り、デコードします。画像がたどる道のりを両端の
-# 距離で割った比rは、三角不等式から1以上で、画像が一直線に変化するときだけ1です。注意が2つあります。
+# 距離で割った比rは、三角不等式から1以上で、画像が一直線に変化するときだけ1です。注意が
+# 2つあります。
 #
 # - まっすぐなだけでは良いと言えません。画素の混ぜ合わせはr = 1ですが、中間は二重写しです。
 #   デコーダが線形のPCAもr = 1です。rで分かるのは、曲がったデコーダの回り道や飛躍だけです。そこで、
 #   中間の画像も最近傍の検定にかけます。
-# - ここでは尺度は関係しません。潜在変数をアフィン変換しても（例えば平均0、共分散Iにしても）、線分は
-#   線分に、等間隔は等間隔に移るので、rは変わりません。
+# - ここでは尺度は関係しません。潜在変数をアフィン変換しても（例えば平均0、共分散Iにしても）、
+#   線分は線分に、等間隔は等間隔に移るので、rは変わりません。
 
 
 def walk(decode, start, stop):
@@ -324,6 +326,7 @@ for name, y in walks.items():
     others = x_train[: len(y)]
     halfway[name] = float(neighbours_guess_right(y[:, 10], others).mean())
     start = float(neighbours_guess_right(y[:, 0], others).mean())
+    assert halfway[name] > start
     print(f"{name:20s} {ratio[name]:15.3f} {halfway[name]:18.2f} {start:14.2f}")
 assert all(path_ratio(y).min() > 0.999 for y in walks.values())
 assert abs(ratio["pixels"] - 1) < 1e-3
@@ -416,9 +419,9 @@ assert nats[2]["neg_elbo"] > nats[20]["neg_elbo"] + 20
 # than 20 nats an image against twenty latents.
 #
 # 潜在変数が近ければ画像も近く、隣の格子点に移ったときの変化は、任意の2枚の差の約5分の1です。これが
-# 「潜在空間の連続性」です。左の図には、先ほどの検定で見た隔たりが表れています。潜在変数は事前分布を
-# 均等には埋めず、正方形の外にあるものは、正規分布の場合より多くなっています。最後の行は2次元にした
-# 代償です。潜在変数20個の場合より、画像1枚あたり20 nat以上悪くなります。
+# 「潜在空間の連続性」です。左の図には、先ほどの検定で見た隔たりが表れています。潜在変数は
+# 事前分布を均等には埋めず、正方形の外にあるものは、正規分布の場合より多くなっています。最後の行は
+# 2次元にした代償です。潜在変数20個の場合より、画像1枚あたり20 nat以上悪くなります。
 
 # %%
 # Points for the exam / 試験のポイント

@@ -18,7 +18,7 @@ Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
      - posterior collapse
    * - アクティブユニット
      - active units
-   * - 生成画像のぼけ
+   * - 生成画像のぼやけ
      - blur of generated images
    * - 敵対的生成ネットワーク（GAN）
      - generative adversarial network (GAN)
@@ -36,7 +36,7 @@ Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
 # この講のモデルはすべて784-200-20-200-784、学習率3e-3、4エポックです。12個を学習するため、第12講の
 # 半分の幅と5分の1のエポック数にしました。損失は第12講より大きくなりますが、ここで見るのは
 # 比較です。内訳は、シードの異なるVAEが5つ、betaを変えたVAEが4つ、オートエンコーダ、
-# デノイジングオートエンコーダ、そして後で説明する間違いを含むVAEが1つです。
+# デノイジング・オートエンコーダ、そして後で説明する間違いを含むVAEが1つです。
 
 import math
 import sys
@@ -82,9 +82,8 @@ betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1
 #
 # 再構成誤差をD（歪み）、KLをR（レート）と書くと、ベータVAEは :math:`D + \beta R` を最小化します。
 # 2つのモデルがそれぞれ自分のbetaで最良なら、上の不等式から、曲線の傾きは2つのbetaの間にあります。
-# つまりbetaは傾きです。符号の1natは、再構成誤差をbeta nat以上減らせる間だけ「買われる」のです。
-# また、-ELBO = D + Rは、それ自身を目的関数とするbeta = 1で最小になります。どちらも5つのモデルで
-# 確かめます。
+# つまりbetaは傾きです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合だけです。また、-ELBO
+# = D + Rは、それ自身を目的関数とするbeta = 1で最小になります。どちらも5つのモデルで確かめます。
 
 
 def active_units(model, x):
@@ -174,9 +173,9 @@ def tiny_gradient(p, lam, beta, sigma):
 # :math:`\epsilon = \pm 1` give the expectations exactly. Then descend from a small w and see where
 # it ends, on both sides of the threshold.
 #
-# 勾配チェック、wだけの式、そして画素1つで隠れ層のないライブラリのVAEで確かめます。損失は
-# xについてもepsについても2次式なので、x=±√λとeps=±1の4通りの平均が期待値に一致します。次に、小さな
-# wから勾配降下を行い、しきい値の両側でどこに着くかを見ます。
+# 勾配確認、wだけの式、そして画素1つで隠れ層のないライブラリのVAEで確かめます。損失はxについても
+# epsについても2次式なので、x=±√λとeps=±1の4通りの平均が期待値に一致します。次に、小さなwから
+# 勾配降下を行い、閾値の両側でどこに着くかを見ます。
 
 p, lam, beta, sigma = np.array([0.7, -0.4, -0.3]), 2.0, 3.0, 0.6
 check_gradients(
@@ -218,8 +217,8 @@ assert np.allclose(ends, np.maximum(thresholds - 1, 0), atol=1e-3)
 # library refuses this loss in a VAE, so it is written as what it is.
 #
 # 「画素について平均した」二乗誤差に、潜在変数について合計したKLを足す、という間違いです。
-# 第9講のとおり、これはσ=1のガウス分布の対数尤度に、D/2=392倍のKLを足したものと同じです。線形の
-# 場合の理論によれば、392を超える分散を説明する潜在変数でなければ使われません。数字の分散は、最大の
+# 第9講のとおり、これはσ=1の正規分布の対数尤度に、D/2=392倍のKLを足したものと同じです。線形の場合の
+# 理論によれば、392を超える分散を説明する潜在変数でなければ使われません。数字の分散は、最大の
 # 第1主成分でも5.4です。ライブラリのVAEはこの損失を受け付けないので、同じ意味のbetaで書きます。
 
 mistake, mistake_history = trained(VAE, likelihood="gaussian", sigma=1.0, beta=784 / 2)
@@ -252,9 +251,9 @@ assert seen == sorted(seen, reverse=True)
 # is left. A single inactive latent in a healthy VAE is no fault. By the derivation, it was not
 # worth its price.
 #
-# 崩壊は損失の曲線からはわかりません。損失は滑らかに下がり、小さく見える値に落ち着きます。見分ける
+# 崩壊は損失の曲線からは分かりません。損失は滑らかに下がり、小さく見える値に落ち着きます。見分ける
 # 手掛かりは、KLが0であること、アクティブユニットが1つもないこと、誤差が「どの数字にも同じ画像を
-# 出す」場合より良くないことです。上のbeta = 10はその手前で、符号は1nat程度しか残っていません。
+# 出す」場合より良くないことです。上のbeta = 10はその手前で、KLは1 nat程度しか残っていません。
 # なお、健全なVAEで一部の潜在変数が使われなくても欠陥ではありません。導出のとおり、値段に
 # 見合わなかっただけです。
 #
@@ -266,8 +265,8 @@ assert seen == sorted(seen, reverse=True)
 # images without noise only.
 #
 # 画像のラプラシアンは「上下左右の画素の和 - 4 × その画素」です。濃淡が一様に変わる所では0、
-# 輪郭では大きくなるので、画像内での分散が鮮明さの尺度になります。ただし雑音も「鮮明」と
-# 数えるため、雑音のない画像どうしの比較にしか使えません。
+# 輪郭では大きくなるので、画像内での分散が鮮明さの尺度になります。ただしノイズも「鮮明」と
+# 数えるため、ノイズのない画像どうしの比較にしか使えません。
 
 
 def sharpness(images):
@@ -321,14 +320,14 @@ plots.save(figure, "out/14_blur.png")
 # - "It is the pixel loss alone." The loss is the same for every beta, and the blur grows with beta
 #   at each step. The fewer nats a code has, the more images share it.
 #
-# サンプルの値は本物の40%未満で、VAEは確かにぼけます（第12講の幅と20エポックで一度測ったところ、
-# サンプルが30%、デコードした数字が39%、AEでは61%でした）。ただし、よく見る2つの説明は表と
-# 合いません。
+# 生成画像の値は本物の40%未満で、VAEの画像は確かにぼやけます（第12講の幅と20エポックで
+# 一度測ったところ、生成画像が30%、デコードした数字が39%、AEでは61%でした）。ただし、よく見る2つの
+# 説明は表と合いません。
 #
-# - 「ぼけるのはVAEだけ」：オートエンコーダの値も1には遠く及びません。二乗誤差も
-#   交差エントロピーも、同じ符号を共有する画像の平均で最小になり、平均は滑らかだからです。
-# - 「画素ごとの損失だけが原因」：損失はどのbetaでも同じなのに、betaを上げるたびにぼけが
-#   強くなります。符号のnatが少ないほど、多くの画像が同じ符号を共有するからです。
+# - 「ぼやけるのはVAEだけ」：オートエンコーダの値も1には遠く及びません。二乗誤差も
+#   交差エントロピーも、潜在変数が同じになる画像の平均で最小になり、平均は滑らかだからです。
+# - 「画素ごとの損失だけが原因」：損失はどのbetaでも同じなのに、betaを上げるたびにぼやけが
+#   強くなります。KLのnat数が少ないほど、多くの画像が同じ潜在変数を共有するからです。
 #
 # Five seeds
 # ----------
@@ -396,7 +395,7 @@ plots.save(figure, "out/14_beta_collapse_seeds.png")
 # where no run of ours can say anything. The noisy input is clipped Gaussian noise, sigma = .5.
 #
 # 各欄に根拠を添えます。数値はこの講の測定か、「第13講」と書いたものは第13講の測定です。自分たちで
-# 測れないものには文献を挙げます。ノイズはガウスノイズ（sigma = 0.5、[0, 1]に切り詰め）です。
+# 測れないものには文献を挙げます。ノイズはガウスノイズ（sigma = 0.5、[0, 1]にクリップ）です。
 
 noisy = dae.corrupt(x_test, dae.draw_noise(np.random.default_rng(0), x_test))
 clean = {m.kind: mse(x_test, reconstruct(m, x_test)) for m in (ae, dae, vae)}
@@ -484,8 +483,8 @@ table(
     ("VAE", "根拠"),
     ("＋ 潜在空間が連続的", "補間の道のりは直線の1.32倍以下（第13講）"),
     ("＋ 事前分布から生成できる", "2標本検定 0.82以下、AEは0.90以上（第13講）"),
-    ("＋ 学習が安定", f"5シードの差は{spread:.1f}nat以内（低下幅は{drop:.0f}nat）"),
-    ("－ サンプルがぼける", f"鮮明さは本物の{share}"),
+    ("＋ 学習が安定", f"5シードの差は{spread:.1f} nat以内（低下幅は{drop:.0f} nat）"),
+    ("－ 生成画像がぼやける", f"鮮明さは本物の{share}"),
     ("－ GANより鮮明さに欠ける", "Larsen et al. 2016。深いVAEはVahdat, Kautz 2020"),
 )
 print("Figures: out/14_beta_collapse_seeds.png, out/14_blur.png")
@@ -502,11 +501,11 @@ print("Figures: out/14_beta_collapse_seeds.png, out/14_blur.png")
 #
 # 表への注意が3つあります。
 #
-# - VAEの「ノイズなし」は入力だけの話です。符号には毎回ノイズが加わります（次の行のsigma）。
+# - VAEの「ノイズなし」は入力だけの話です。潜在変数には毎回ノイズが加わります（次の行のsigma）。
 # - DAEが得意なのは、学習した課題だけです。ノイズのない画像を入れると、ノイズ入りの画像より誤差が
 #   大きくなります。学習中に一度も見ていないからです（下で確かめます）。
 # - 「GANより鮮明さに欠ける」のは、この種のVAEの話です。深い階層型のVAEは鮮明な顔画像を生成します
-#   （Vahdat, Kautz 2020）。つまり、ぼけはELBOという考え方のせいではありません。
+#   （Vahdat, Kautz 2020）。つまり、ぼやけはELBOという考え方のせいではありません。
 
 assert clean["dae"] > cleaned["dae"]
 
@@ -515,10 +514,10 @@ assert clean["dae"] > cleaned["dae"]
 # ------------------------------------
 # - AE: deterministic code, reconstruction only, dimensionality reduction. DAE: noise on the input,
 #   clean target. VAE: a distribution over codes, reconstruction + KL, generation.
-#   / AE：決定論的な符号、再構成誤差だけ、次元削減。DAE：入力にノイズ、正解は元の画像。VAE：符号の
-#   確率分布、再構成誤差 + KL、生成。
+#   / AE：決定論的な潜在変数、再構成誤差だけ、次元削減。DAE：入力にノイズ、正解は元の画像。VAE：
+#   潜在変数の確率分布、再構成誤差 + KL、生成。
 # - beta-VAE: reconstruction + beta KL. Larger beta: less information in z, more blur.
-#   / ベータVAE：再構成誤差 + beta KL。betaが大きいほどzの情報は減り、ぼけは強くなる。
+#   / ベータVAE：再構成誤差 + beta KL。betaが大きいほどzの情報は減り、ぼやけは強くなる。
 # - Posterior collapse: q(z|x) = p(z) for every x, KL = 0, the decoder ignores z.
 #   / 事後崩壊：どのxでもq(z|x) = p(z)、KL = 0、デコーダはzを無視する。
 # - Remedies: a likelihood with the right scale, KL annealing (Bowman et al. 2016), smaller beta.
@@ -526,17 +525,17 @@ assert clean["dae"] > cleaned["dae"]
 # - Active units: latents whose mean varies with x, Var(mu) > 0.01.
 #   / アクティブユニット：平均muがxによって変わる（分散が0.01を超える）潜在変数。
 # - VAE: continuous latent space, stable training, blurred images. GAN: sharper, harder to train.
-#   / VAE：潜在空間が連続的、学習が安定、画像がぼける。GAN：より鮮明、学習が難しい。
+#   / VAE：潜在空間が連続的、学習が安定、画像がぼやける。GAN：より鮮明、学習が難しい。
 
 # %%
 # Try it / 試してみよう
 # ---------------------
 # 1. 30 added to the values of beta: the KL is 0.0 nats and no unit is active. The slope of the
-#    last piece is 17. / betaに30を加えると、KLは0.0nat、アクティブユニットは0個、最後の区間の
+#    last piece is 17. / betaに30を加えると、KLは0.0 nat、アクティブユニットは0個、最後の区間の
 #    傾きは17です。
 # 2. ``beta=1.0`` for the mistake, that is the same likelihood with the right weight: all 20 units
 #    are active, the KL is about 4 nats, and the assertion that wants a collapse stops the script.
-#    / 間違いの例のbetaを1.0（同じ尤度、正しい重み）にすると、20個すべてが使われ、KLは約4natです。
+#    / 間違いの例のbetaを1.0（同じ尤度、正しい重み）にすると、20個すべてが使われ、KLは約4 natです。
 #    崩壊を期待するassertで止まります。
 # 3. ``learning_rate=0.1``: the loss overflows in the first epoch, and ``fit`` says where and why.
 #    Stable training has its limits. / 学習率を0.1にすると、損失は最初のエポックで発散し、 ``fit``

@@ -82,9 +82,9 @@ def check_gradients(
     |g| / sqrt(n).
 
     An element is wrong if it differs by more than twice the uncertainty of the numerical derivative
-    plus `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty exceeds
-    `tolerance` times the tensor's largest element, the verdict is "inconclusive". At a kink, such
-    as ReLU at 0, a value between the derivatives on the left and on the right is right.
+    plus `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty
+    exceeds `tolerance` times the tensor's largest element, the verdict is "inconclusive". At a
+    kink, such as ReLU at 0, a value between the derivatives on the left and on the right is right.
 
     To explain a wrong gradient, `terms` names functions whose sum is f, `sizes` letters such as
     {"B": 7, "L": 3}, and `batch_axis` the axis of the examples.
