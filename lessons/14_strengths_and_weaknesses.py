@@ -82,8 +82,8 @@ betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1
 #
 # 再構成誤差をD（歪み）、KLをR（レート）と書くと、ベータVAEは :math:`D + \beta R` を最小化します。
 # 2つのモデルがそれぞれ自分のbetaで最良なら、上の不等式から、曲線の傾きは2つのbetaの間にあります。
-# つまりbetaは傾きです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合だけです。また、-ELBO
-# = D + Rは、それ自身を目的関数とするbeta = 1で最小になります。どちらも5つのモデルで確かめます。
+# つまりbetaは傾きです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合だけです。また、-ELBOは
+# D + Rそのものなので、beta = 1で最小になります。どちらも5つのモデルで確かめます。
 
 
 def active_units(model, x):
