@@ -8,7 +8,7 @@ r"""
   読み方、折れ点の見分け方、そして勾配確認では決して見つからない誤りが分かります。
 
 Needs / 前提: NumPy, derivatives, Taylor's formula / NumPy、微分、テイラー展開.
-Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
+Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

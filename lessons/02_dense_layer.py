@@ -9,7 +9,7 @@ r"""
   導けます。形状合わせでは何が決まらないか、バッチの1/Bをどこに置くかも説明できます。
 
 Needs / 前提: lesson 1.
-Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
+Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

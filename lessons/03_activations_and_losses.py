@@ -10,7 +10,7 @@ r"""
   ロジットから計算する理由も説明できます。
 
 Needs / 前提: lessons 1 and 2.
-Runs in about 2 s on two cores / 実行時間 約2秒（2コア）.
+Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

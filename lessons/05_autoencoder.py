@@ -8,7 +8,7 @@ r"""
   役割を説明でき、手書き数字で学習させ、圧縮率を正しく数えられるようになります。
 
 Needs / 前提: lessons 2, 3 and 4.
-Runs in about 7 s on two cores / 実行時間 約7秒（2コア）.
+Runs in about 8 s on two cores / 実行時間 約8秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

@@ -8,7 +8,7 @@ r"""
   の一致する点としない点を正確に言え、非線形にする価値があるかどうかを判断できるようになります。
 
 Needs / 前提: lesson 5; eigenvalues of a symmetric matrix / 対称行列の固有値.
-Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
+Runs in about 17 s on two cores / 実行時間 約17秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

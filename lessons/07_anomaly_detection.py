@@ -8,7 +8,7 @@ r"""
   その異常度が本当は何を測っているのかを、使う前に調べられるようになります。
 
 Needs / 前提: lessons 5 and 6.
-Runs in about 10 s on two cores / 実行時間 約10秒（2コア）.
+Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

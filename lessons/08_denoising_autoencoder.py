@@ -8,7 +8,7 @@ r"""
   正解がなぜノイズのない画像でなければならないのかを導け、超えるべき線形の比較相手を挙げられます。
 
 Needs / 前提: lessons 5 and 6.
-Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
+Runs in about 16 s on two cores / 実行時間 約16秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

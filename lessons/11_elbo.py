@@ -8,7 +8,7 @@ r"""
   3つのうちどれか、なぜそれで足りるのかを説明でき、下限を2通りの方法で真の値に近づけられます。
 
 Needs / 前提: lessons 4, 6, 9 and 10.
-Runs in about 5 s on two cores / 実行時間 約5秒（2コア）.
+Runs in about 3 s on two cores / 実行時間 約3秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

@@ -8,7 +8,7 @@ r"""
   手書き数字で学習させ、損失の2つの項の動きを読み取れるようになります。
 
 Needs / 前提: lessons 2-4, 9, 10, 11.
-Runs in about 9 s on two cores / 実行時間 約9秒（2コア）.
+Runs in about 7 s on two cores / 実行時間 約7秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

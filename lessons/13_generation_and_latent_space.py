@@ -8,7 +8,7 @@ r"""
   できます。生成画像と本物の隔たりや、潜在空間の滑らかさを数値で測れるようになります。
 
 Needs / 前提: lessons 5, 9 and 12.
-Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
+Runs in about 13 s on two cores / 実行時間 約13秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 

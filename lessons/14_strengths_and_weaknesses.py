@@ -8,7 +8,7 @@ r"""
   いつ崩壊するかを予測し、崩壊したVAEを見分けられるようになります。
 
 Needs / 前提: lessons 5, 8, 12 and 13.
-Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
+Runs in about 11 s on two cores / 実行時間 約11秒（2コア）.
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
