@@ -170,34 +170,40 @@ def _richardson(line: Line, f0: float, noise: float) -> Derivative:
     """
     central, gap = Tableau(16.0, strict=True), Tableau(4.0)
     left, right = Tableau(4.0), Tableau(4.0)
-    h, straddled, changes, trusted = 0.11 * line.reach, math.inf, [0.0], list[Tableau]()
+    h, looked, changes, trusted = 0.11 * line.reach, False, [0.0], list[Tableau]()
+    unresolved = 0.0  # the part of the error that a kink within the step makes
     while h > 64 * line.eps * line.reach:
         (up, f_up), (down, f_down) = line(h), line(-h)
         if math.isfinite(f_up) and math.isfinite(f_down) and up > 0 > down:
             roundoff = max(noise, line.eps * abs(f_up), line.eps * abs(f_down)) / h
             changes.append(abs(f_up - f0) + abs(f_down - f0))
+            best = central.value
             central.add((f_up - f_down) / (up - down), roundoff)
             right.add((f_up - f0) / up, roundoff)
             left.add((f_down - f0) / down, roundoff)
             gap.add(right.row[0] - left.row[0], 2 * roundoff)
+            steady = abs(gap.row[0]) > abs(gap.last) / 2  # a quarter where f is smooth
+            if central.value != best:
+                unresolved = abs(gap.row[0]) / 2 if steady else 0.0
+            slope = max(abs(right.row[0]), abs(left.row[0]))
             visible = max(5 * gap.error, 1e3 * noise / h)  # and could be looked at more closely
-            if math.isinf(straddled) and abs(gap.value) > visible:
-                straddled = 0.5 * abs(gap.value)
+            if not looked and abs(gap.value) > visible:
+                looked = True
                 trusted = _look_at_kink(line, f0, noise, abs(gap.value), central, left, right)
             if trusted:
                 if all(t.error <= max(roundoff, 1e-12 * abs(t.value)) for t in trusted):
                     break
-            elif abs(gap.row[0]) > max(straddled, abs(gap.last) / 2):  # a kink within the step
+            elif steady and abs(gap.row[0]) > max(20 * roundoff, 1e-7 * slope):
                 central = Tableau(16.0, strict=True)
             else:
                 before, now = central.distances()
                 if now > max(before, central.error, 50 * roundoff):  # they agreed by accident
                     central = Tableau(16.0, strict=True)
                 enough = max(roundoff, 1e-12 * abs(central.value))
-                if central.error <= enough or before < now <= 50 * roundoff:
-                    slope = max(abs(right.row[0]), abs(left.row[0]))
-                    if gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4:
-                        break
+                stays = before < now <= 50 * roundoff
+                settled = gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4
+                if settled and (stays or central.error <= enough):
+                    break
         h /= 4
     if len(changes) == 1:
         return Derivative(math.nan, math.inf, kind="not finite")
@@ -210,7 +216,10 @@ def _richardson(line: Line, f0: float, noise: float) -> Derivative:
     shrinks = min((b / a for a, b in pairwise(changes[-3:]) if a), default=0.0)
     if shrinks > 0.4 and changes[-1] > 50 * noise:  # it is a quarter where f is smooth
         return Derivative(math.nan, math.inf, kind="jump")
-    return Derivative(central.value, central.error)
+    if math.isinf(central.error):  # a kink, too slight to tell whether it is at x or near
+        error = abs(right.value - left.value) / 2 + max(left.error, right.error)
+        return Derivative((left.value + right.value) / 2, error)
+    return Derivative(central.value, central.error + unresolved)
 
 
 def _look_at_kink(
@@ -246,7 +255,7 @@ def _complex_step(line: Line, noise: float) -> Derivative | None:
     it has to agree with a rough central difference; where it does not, None.
     """
     slope = line.imaginary()
-    if slope is None:
+    if not slope:  # not complex, or real all the way
         return None
     h = line.eps ** (1 / 3) * line.reach
     (up, f_up), (down, f_down) = line(h), line(-h)
@@ -286,16 +295,20 @@ def differentiate(
 
 
 def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:
-    """f, and how far it moves when the tensor moves by its last bits: the round-off of f.
+    """f, and its round-off: how unevenly it moves when the tensor moves by its last bits.
 
-    Of the two sides the quieter one counts, so that a jump of f at x is not taken for noise.
+    Second differences of f at x + k eps |x| (of 1 where x is 0), on each side of x apart, so that a
+    jump of f at x is not taken for noise.
     """
     x = inputs[name]
     line = Line(f, inputs, name, np.where(x == 0, 1, x))
+    with np.errstate(all="ignore"):
+        dtype = np.asarray(f(inputs)).dtype
     f0 = evaluate(f, inputs)
-    sides = [[abs(line(s * k * line.eps)[1] - f0) for k in range(1, 7)] for s in (1, -1)]
-    quieter = min((max(side) for side in sides if all(map(math.isfinite, side))), default=0.0)
-    return f0, max(line.eps * abs(f0), quieter)
+    eps = max(line.eps, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
+    sides = np.array([[line(s * k * eps)[1] for k in range(1, 8)] for s in (1, -1)])
+    uneven = np.abs(np.diff(sides, 2)).max(axis=1) / 2 if np.isfinite(sides).all() else np.zeros(1)
+    return f0, max(eps * abs(f0), float(uneven.min()))
 
 
 def check_method(method: str) -> None:

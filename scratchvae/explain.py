@@ -163,13 +163,13 @@ def explain(
         raise ValueError("numeric: got NaN or infinite values, want the right gradient")
     if a.shape != n.shape or not np.isfinite(a).all():
         return [unusable(a, n.shape, name)]
-    if uncertainty is None:
-        uncertainty = 1e-3 * tolerance * float(np.abs(n).max(initial=0))
-    slack = np.broadcast_to(np.asarray(uncertainty, dtype=np.float64), n.shape)
-    comparison = _Comparison(a, n, slack, tolerance, name, dict(sizes or {}))
+    largest = float(np.abs(n).max(initial=0)) or 1.0  # to which everything is relative from here on
+    doubt = 1e-3 * tolerance if uncertainty is None else np.asarray(uncertainty) / largest
+    slack = np.broadcast_to(np.asarray(doubt, dtype=np.float64), n.shape)
+    comparison = _Comparison(a / largest, n / largest, slack, tolerance, name, dict(sizes or {}))
     if comparison.right.all():
         return []
-    arrays = {term: np.asarray(t, dtype=np.float64) for term, t in (terms or {}).items()}
+    arrays = {term: np.asarray(t, dtype=np.float64) / largest for term, t in (terms or {}).items()}
     findings = []
     for finding in comparison.mistakes(arrays, batch_axis):
         findings.append(finding)
@@ -366,7 +366,7 @@ def name_factor(
             found.setdefault(cost, []).append(
                 _spell(dict(zip(letters, exponents, strict=True)), constant, c < 0)
             )
-    best = found[min(found)] if found else []
+    best = sorted(found[min(found)]) if found else []
     return [] if best and best[0][0] == "1" else best
 
 

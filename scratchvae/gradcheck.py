@@ -145,7 +145,8 @@ class _Group:
         self.uncertainty = np.array([s.error for s in slopes])
         grain = np.array([s.grain for s in slopes])
         size = np.maximum(np.abs(claims), np.abs(self.numeric))
-        scale = max(scale, float(np.nanmax(size, initial=0)))
+        steepest = np.where(self.kinked, np.abs(sides).max(axis=1), size)
+        scale = max(scale, float(np.nanmax(steepest, initial=0)))
         error = np.abs(claims - self.numeric)
         zero = (np.abs(claims) <= 30 * grain) & (np.abs(self.numeric) <= self.uncertainty)
         zero &= self.uncertainty <= 100 * eps**-0.25 * grain  # f is flat over a step that counts
@@ -154,8 +155,10 @@ class _Group:
         self.unclear = ~zero & (self.uncertainty > tolerance * scale)
         self.worst = np.divide(excess, size, out=np.zeros_like(size), where=excess > 0)
         self.doubt = float(np.where(zero, 0, self.uncertainty).max(initial=0)) / (scale or 1.0)
-        norms = max(np.linalg.norm(claims), np.linalg.norm(self.numeric))
-        self.norm_error = 0.0 if zero.all() else float(np.linalg.norm(error) / (norms or 1.0))
+        largest = size.max(initial=0) or 1.0  # squares of 1e300 would overflow
+        norms = np.linalg.norm([claims / largest, self.numeric / largest], axis=1).max(initial=0)
+        error = np.linalg.norm(error / largest) / (norms or 1.0)
+        self.norm_error = 0.0 if zero.all() else float(error)
 
 
 @dataclass
@@ -384,7 +387,7 @@ def _check_piece(
         return {name: None if g is None else np.array(g) for name, g in found.items()}
 
     def f(perturbed: Mapping[str, Array]) -> Any:
-        y = piece.forward(*(perturbed.get(name, x) for name, x in values.items()))
+        y = piece.forward(*(perturbed.get(name, x).copy() for name, x in values.items()))
         return np.sum(cotangent[0].astype(np.float64) * y) if cotangent else y
 
     handed = [x.copy() for x in (*values.values(), *cotangent)]

@@ -1,0 +1,991 @@
+"""The gradient check: it accepts right gradients at any scale, and refuses and names wrong ones."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scratchvae import derivatives, gradcheck
+from scratchvae.explain import Report, TensorReport, name_factor
+from scratchvae.gradcheck import (
+    assert_gradients,
+    check_gradients,
+    check_layer,
+    check_loss,
+    check_model,
+    explain,
+    numerical_gradient,
+)
+from scratchvae.layers import Dense, ReLU
+from scratchvae.models import VAE
+
+B, L, D = 7, 3, 5
+RNG = np.random.default_rng(7)
+MU, LOGVAR, EPS = (RNG.standard_normal((B, L)) for _ in range(3))
+W, X = RNG.standard_normal((L, D)), RNG.random((B, D))
+
+
+# ------------------------------------------------------- a small VAE, from its latents onwards
+
+
+def reconstruction(latents):
+    z = latents["mu"] + np.exp(latents["logvar"] / 2) * EPS
+    return np.sum((z @ W - X) ** 2) / (2 * B)
+
+
+def kl(latents):
+    mu, logvar = latents["mu"], latents["logvar"]
+    return np.sum(mu * mu + np.exp(logvar) - 1 - logvar) / (2 * B)
+
+
+def loss(latents):
+    return reconstruction(latents) + kl(latents)
+
+
+def gradients(of_reconstruction=1.0, of_kl=1.0):
+    sigma = np.exp(LOGVAR / 2)
+    dz = of_reconstruction * ((MU + sigma * EPS) @ W - X) @ W.T / B
+    dmu, dlogvar = MU / B, (sigma * sigma - 1) / (2 * B)
+    return {"mu": dz + of_kl * dmu, "logvar": dz * EPS * sigma / 2 + of_kl * dlogvar}
+
+
+def check(claims, **options):
+    return check_gradients(
+        loss,
+        {"mu": MU.copy(), "logvar": LOGVAR.copy()},
+        claims,
+        terms={"reconstruction": reconstruction, "KL": kl},
+        sizes={"B": B, "L": L, "D": D},
+        **options,
+    )
+
+
+def test_right_gradients_pass():
+    report = check(gradients())
+    assert report.ok
+    assert report.verdict == "ok"
+    assert report.worst < 1e-12
+    assert [t.findings for t in report.tensors] == [(), ()]
+    report.raise_if_wrong()
+
+
+# -------------------------------------------------------------------------- wrong gradients
+
+
+def put(index, value):
+    def change(a):
+        a = a.copy()
+        a[index] = value(a[index])
+        return a
+
+    return change
+
+
+WRONG_DMU = {
+    # name: (what is done to dmu, verdict, kind of finding, words in it)
+    "factor 2": (lambda a: 2 * a, "wrong", "factor", "2.000 x the right gradient"),
+    "factor 1/2": (lambda a: a / 2, "wrong", "factor", "0.500 = 1/2"),
+    "sign": (lambda a: -a, "wrong", "factor", "wrong sign"),
+    "1/B": (lambda a: a / B, "wrong", "factor", "0.143 = 1/B: it is averaged over the batch"),
+    "B": (lambda a: a * B, "wrong", "factor", "= B: it is summed over the batch"),
+    "1/L": (lambda a: a / L, "wrong", "factor", "0.333 = 1/L: it is averaged over the latents"),
+    "D": (lambda a: a * D, "wrong", "factor", "= D: it is summed over the features"),
+    "1/(B L)": (lambda a: a / (B * L), "wrong", "factor", "0.0476 = 1/(B*L)"),
+    "B D": (lambda a: a * B * D, "wrong", "factor", "35.000 = B*D"),
+    "-2/B": (lambda a: -2 * a / B, "wrong", "factor", "-0.286 = -2/B"),
+    "a factor without a name": (lambda a: 0.37 * a, "wrong", "factor", "0.370 x the right"),
+    "a bias of 1e-6": (lambda a: a * (1 + 1e-6), "wrong", "factor", "1.000001 x the right"),
+    "zeros": (np.zeros_like, "wrong", "zero", "zero everywhere"),
+    "none at all": (lambda a: None, "wrong", "missing", "no gradient"),
+    "batch row 0 only": (
+        put(slice(1, None), np.zeros_like),
+        "wrong",
+        "rows",
+        "right in batch row 0",
+    ),
+    "one batch row doubled": (
+        put(3, lambda r: 2 * r),
+        "wrong",
+        "rows",
+        "wrong in 3, where it is 2",
+    ),
+    "a factor for each row": (
+        lambda a: a * np.arange(2, 2 + B)[:, None],
+        "wrong",
+        "rows",
+        "by a factor of its own in each: 2.000, 3.000",
+    ),
+    "one column": (put((slice(None), 1), lambda c: -c), "wrong", "columns", "wrong in 1, where it"),
+    "one element": (
+        put((2, 1), lambda v: v + 1e-6),
+        "wrong",
+        "elements",
+        "1 of 21 elements, at (2",
+    ),
+    "a constant added": (lambda a: a + 0.1, "wrong", "offset", "added to every element"),
+    "a constant a row": (lambda a: a + MU[:, :1], "wrong", "offset", "added to each row"),
+    "absolute value": (np.abs, "wrong", "sign", "by the sign only"),
+    "a factor an element": (lambda a: a * np.exp(EPS), "wrong", "different", "depends on the elem"),
+    "anything": (lambda a: EPS, "wrong", "different", "cosine"),
+    "NaN": (put((0, 1), lambda v: math.nan), "not finite", "not finite", "1 nan in 21 elements"),
+    "infinity": (put((4, 2), lambda v: -math.inf), "not finite", "not finite", "1 inf"),
+    "transposed shape": (lambda a: a.T, "wrong shape", "wrong shape", "that of the transpose"),
+    "summed over the batch": (lambda a: a.sum(0), "wrong shape", "wrong shape", "the wrong axes"),
+    "an axis too many": (
+        lambda a: a[None],
+        "wrong shape",
+        "wrong shape",
+        "not summed over the bat",
+    ),
+    "flattened": (lambda a: a.ravel(), "wrong shape", "wrong shape", "in another shape"),
+    "a scalar": (lambda a: a.sum(), "wrong shape", "wrong shape", "shape ()"),
+    "not an array": (lambda a: {"mu": a}, "wrong shape", "wrong shape", "is a dict"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_DMU)
+def test_a_wrong_gradient_is_refused_and_named(mistake):
+    change, verdict, kind, words = WRONG_DMU[mistake]
+    right = gradients()
+    report = check({**right, "mu": change(right["mu"])})
+    assert not report.ok
+    assert report["logvar"].verdict == "ok"
+    assert report["mu"].verdict == verdict == report.verdict
+    assert report["mu"].findings[0].kind == kind
+    assert words in report["mu"].findings[0].text
+    assert words in str(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        report.raise_if_wrong()
+
+
+WRONG_TERM = {
+    "KL missing": ((1, 0), "1.000 x reconstruction + 0.000 x KL: your KL is missing"),
+    "KL doubled": ((1, 2), "1.000 x reconstruction + 2.000 x KL: your KL counts twice"),
+    "KL halved": ((1, 1 / 2), "+ 0.500 x KL, and 0.500 = 1/2: your KL has a 1/2 too many"),
+    "KL with the wrong sign": ((1, -1), "reconstruction - 1.000 x KL: your KL has the wrong sign"),
+    "KL averaged over the latents": (
+        (1, 1 / L),
+        "1.000 x reconstruction + 0.333 x KL, and 0.333 = 1/L: "
+        "your KL is averaged over the latents, it should be summed",
+    ),
+    "KL not averaged over the batch": ((1, B), "and 7.000 = B: your KL is summed over the batch"),
+    "reconstruction missing": ((0, 1), "your reconstruction is missing"),
+    "reconstruction averaged over the pixels": (
+        (1 / D, 1),
+        "0.200 x reconstruction + 1.000 x KL, and 0.200 = 1/D: "
+        "your reconstruction is averaged over the features",
+    ),
+    "both": ((1 / D, 1 / L), "0.200 = 1/D: your reconstruction is averaged"),
+    "no name": ((1, 1.37), "1.000 x reconstruction + 1.370 x KL: your KL should have the factor 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_TERM)
+def test_a_wrong_term_is_named(mistake):
+    coefficients, words = WRONG_TERM[mistake]
+    report = check(gradients(*coefficients))
+    for tensor in report.tensors:
+        assert tensor.verdict == "wrong"
+        assert tensor.findings[0].kind == "term"
+        assert words in tensor.findings[0].text
+        found = tensor.findings[0].numbers["coefficients"]
+        assert list(found.values()) == pytest.approx(coefficients, abs=1e-8)
+
+
+def test_the_explanation_never_gives_the_right_gradient_away():
+    right = gradients()
+    claims = [{**right, "mu": change(right["mu"])} for change, *_ in WRONG_DMU.values()]
+    claims += [gradients(*coefficients) for coefficients, _ in WRONG_TERM.values()]
+    for claim in claims:
+        report = check(claim)
+        text = str(report) + json.dumps(report.to_dict())
+        for entry in right["mu"].ravel():
+            assert f"{abs(entry):.4f}" not in text
+            assert f"{abs(entry):.3e}" not in text
+
+
+def test_terms_that_are_proportional_cannot_be_told_apart():
+    a = np.arange(1.0, 7).reshape(2, 3)
+    b = 4 * a + 1e-6 * RNG.standard_normal((2, 3))
+    found = explain(a + 2 * b, a + b, terms={"a": a, "b": b}, tolerance=1e-9)
+    assert found[0].numbers == {"collinear": ["a", "b"]}
+    assert "a wrong one cannot be told" in found[0].text
+    assert [f.kind for f in found] == ["term", "different"]
+    assert explain(a * a, a + b, terms={"a": a, "b": b})[0].kind == "different"
+
+
+def test_explain_alone():
+    right = RNG.standard_normal((4, 4))
+    assert explain(right, right) == []
+    assert explain(right.T, right)[0].kind == "transposed"
+    assert explain(right[:3].T, right[:3])[0].kind == "wrong shape"
+    assert explain(2 * right, right, name="dW")[0].text.startswith("dW = 2.000 x")
+    assert explain([3.0], [1.0], sizes={"B": 3, "L": 3})[0].numbers["names"] == ["B", "L"]
+    assert "wrong in all rows" in explain(right * np.array([[2, 3, 4, 5]]).T, right)[0].text
+    cube = RNG.standard_normal((2, 3, 4))
+    assert explain(cube * np.array([1, 1, 2, 1]), cube)[0].kind == "slices"
+    tall = RNG.standard_normal((20, 2))
+    text = explain(np.where(np.arange(20)[:, None] < 9, tall, 0), tall)[0].text
+    assert "0, 1, 2, 3, 4, 5 and 3 more" in text
+    with pytest.raises(ValueError, match="numeric: got NaN"):
+        explain(right, right * math.nan)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-2, 0)]),
+    st.sampled_from([1.0, 2.0, 0.5]),
+    st.sampled_from([1, -1]),
+)
+def test_the_name_of_a_factor_is_its_value(exponents, constant, sign):
+    sizes = {"B": 7, "L": 3}
+    c = sign * constant * 7.0 ** exponents[0] * 3.0 ** exponents[1]
+    names = [name for name, _ in name_factor(c, sizes)]
+    if c == 1:
+        assert names == []
+    else:
+        assert names
+        for name in names:
+            assert eval(name.replace("^", "**"), {}, sizes) == pytest.approx(c)
+
+
+# --------------------------------------------------------------------- layers of learners
+
+
+class SoftmaxOffByAConstant:
+    def forward(self, x):
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        self.y = e / e.sum(axis=1, keepdims=True)
+        return self.y
+
+    def backward(self, dy):
+        right = self.y * (dy - (dy * self.y).sum(axis=1, keepdims=True))
+        return right + 1000.0 * self.y.mean(axis=1, keepdims=True)
+
+
+class SoftmaxWithoutTheSum(SoftmaxOffByAConstant):
+    def backward(self, dy):
+        return self.y * (dy - dy.mean())  # zero for dy = 1, as the right one
+
+
+def test_a_softmax_that_a_sum_of_outputs_lets_pass():
+    x, layer = RNG.standard_normal((4, 3)), SoftmaxWithoutTheSum()
+    layer.forward(x)
+    naive = check_gradients(lambda x: layer.forward(x).sum(), x, layer.backward(np.ones((4, 3))))
+    assert naive.ok  # the trap
+    assert check_layer(layer, x)["x"].verdict == "wrong"
+    report = check_layer(SoftmaxOffByAConstant(), x)
+    assert report["x"].findings[0].kind == "offset"
+
+
+class SigmoidWithoutOneMinusY:
+    def forward(self, x):
+        self.y = 1 / (1 + np.exp(-x))
+        return self.y
+
+    def backward(self, dy):
+        return dy * self.y
+
+
+def test_a_sigmoid_that_forgets_a_factor():
+    finding = check_layer(SigmoidWithoutOneMinusY(), RNG.standard_normal((4, 3)))["x"].findings[0]
+    assert finding.kind == "different"
+    assert "derivative of an activation" in finding.text
+
+
+class Linear:
+    """A dense layer; a subclass does one thing wrong."""
+
+    def __init__(self, n_in=D, n_out=L):
+        self.W = np.random.default_rng(1).standard_normal((n_in, n_out))
+        self.b = np.zeros(n_out)
+        self.dW, self.db = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def named_parameters(self):
+        return {"W": self.W, "b": self.b}
+
+    def named_gradients(self):
+        return {"W": self.dW, "b": self.db}
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dy):
+        self.dW[...] = self.x.T @ dy
+        self.db[...] = dy.sum(axis=0)
+        return dy @ self.W.T
+
+
+class MeanBias(Linear):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.db[...] = dy.mean(axis=0)
+        return dx
+
+
+class BiasOverTheWrongAxis(Linear):
+    def backward(self, dy):
+        self.dW[...] = self.x.T @ dy
+        self.db = dy.sum(axis=1)
+        return dy @ self.W.T
+
+
+class SquareTransposed(Linear):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.dW[...] = dy.T @ self.x
+        return dx
+
+
+class Accumulates(Linear):
+    def backward(self, dy):
+        self.dW += self.x.T @ dy
+        self.db += dy.sum(axis=0)
+        return dy @ self.W.T
+
+
+class ReturnsNothing(Linear):
+    def backward(self, dy):
+        super().backward(dy)
+
+
+class OverwritesItsCotangent(Linear):  # as in-place ReLUs do
+    def backward(self, dy):
+        dx = super().backward(dy)
+        dy[dy < 0] = 0
+        return dx
+
+
+class OverwritesItsInput(Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        x *= 1.5
+        return y
+
+
+class DifferentTheSecondTime(Linear):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.x = self.x[:, :1]
+        return dx
+
+
+@pytest.mark.parametrize(
+    ("layer", "tensor", "kind", "words"),
+    [
+        (MeanBias(), "b", "factor", "db = 0.143 x the right gradient, and 0.143 = 1/B"),
+        (BiasOverTheWrongAxis(), "b", "wrong shape", "db has shape (7,), want (3,)"),
+        (SquareTransposed(D, D), "W", "transposed", "dW is the transpose"),
+        (Accumulates(), "W", "accumulated", "not added to what is there"),
+        (Accumulates(), "b", "accumulated", "not added to what is there"),
+        (ReturnsNothing(), "x", "missing", "dx: there is no gradient"),
+        (OverwritesItsCotangent(), "x", "overwritten", "dy was overwritten"),
+        (OverwritesItsInput(), "x", "overwritten", "x was overwritten"),
+    ],
+)
+def test_a_wrong_layer_is_refused(layer, tensor, kind, words):
+    report = check_layer(layer, RNG.standard_normal((B, layer.W.shape[0])))
+    assert not report[tensor].ok
+    finding = report[tensor].findings[-1]
+    assert (finding.kind, words in finding.text) == (kind, True)
+
+
+def test_right_layers_pass_and_remember_what_they_were_given():
+    x, layer = RNG.standard_normal((B, D)), Linear()
+    before = {name: p.copy() for name, p in layer.named_parameters().items()}
+    kept = x.copy()
+    report = check_layer(layer, x)
+    assert report.ok
+    assert [t.name for t in report.tensors] == ["x", "W", "b"]
+    assert "complex" in report.method
+    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(layer.x, x)
+    for name, p in layer.named_parameters().items():
+        assert p.tobytes() == before[name].tobytes()
+    assert check_layer(Dense(D, L, dtype="float32"), x.astype(np.float32)).ok
+
+
+class DrawsItsOwnEps:
+    """Forward and backward each draw: the noise of one is not that of the other."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, mu, logvar):
+        self.mu, self.logvar = mu, logvar
+        return mu + np.exp(logvar / 2) * self.rng.standard_normal(mu.shape)
+
+    def backward(self, dz):
+        return dz, dz * self.rng.standard_normal(dz.shape) * np.exp(self.logvar / 2) / 2
+
+
+class DrawsEpsAgainInBackward(DrawsItsOwnEps):
+    def forward(self, mu, logvar):
+        self.mu, self.logvar = mu, logvar
+        return mu + np.exp(logvar / 2) * EPS
+
+
+def test_noise_drawn_twice():
+    with pytest.raises(ValueError, match=r"not deterministic.*draw noise such as eps once"):
+        check_layer(DrawsItsOwnEps(), MU, LOGVAR)
+    report = check_layer(DrawsEpsAgainInBackward(), MU, LOGVAR)
+    assert report["mu"].ok
+    assert [f.kind for f in report["logvar"].findings] == ["different", "accumulated"]
+
+
+class WrongLoss:
+    def forward(self, output, x):
+        self.d = output - x
+        return (self.d**2).mean()
+
+    def backward(self):
+        return 2 * self.d / len(self.d)  # averaged over the batch, not over the features
+
+
+def test_a_wrong_loss():
+    report = check_loss(WrongLoss(), RNG.random((B, D)), X, sizes={"D": D})
+    assert report["output"].findings[0].numbers["names"] == ["D"]
+
+
+# ------------------------------------------------------------------- right, at awkward scales
+
+
+def cubic(scale):
+    return lambda x: scale * np.sum(x**3 / 3 + x)
+
+
+MIXED = 10.0 ** np.arange(-6, 7)
+AT = np.array([0.7, -1.3, 2.1, 0.4])
+AWKWARD = {
+    # name: (f, x, gradient)
+    "gradients of 1e-6": (cubic(1e-6), AT, 1e-6 * (AT**2 + 1)),
+    "gradients of 1e6": (cubic(1e6), AT, 1e6 * (AT**2 + 1)),
+    "gradients from 1e-6 to 1e6": (lambda x: np.sum(MIXED * np.sin(x)), np.ones(13) / 3, None),
+    "inputs of 1e8": (lambda x: np.sum(np.tanh(x / 1e8)), 1e8 * AT, None),
+    "inputs of 1e-8": (lambda x: np.sum(np.exp(x) + x * x), 1e-8 * AT, None),
+    "inputs of 1e-8 that matter": (lambda x: np.sum(np.tanh(x * 1e8)), 1e-8 * AT, None),
+    "inputs from 1e-6 to 1e6": (lambda x: np.sum(np.log(x)), MIXED, 1 / MIXED),
+    "zero gradient": (lambda x: 3.0 + 0 * np.sum(x), AT, np.zeros(4)),
+    "zero but for round-off": (lambda x: np.sum(x) - np.sum(x[::-1]) + 5, AT, np.full(4, 1e-17)),
+    "almost an overflow": (lambda x: np.sum(np.exp(x)), np.array([700.0, 705, 709, 1]), None),
+    "a large constant beside it": (lambda x: 100.0 + np.sum(np.sin(x)), AT, np.cos(AT)),
+    "a steep wall far away": (lambda x: np.sum(np.sin(x) + np.exp(50 * (x - 4))), AT, None),
+    "1e-7 from a kink": (
+        lambda x: np.sum(np.arange(1, 5) * np.maximum(x, 0)),
+        np.array([1e-7, -1e-7, 1e-12, -1e-9]),
+        np.array([1.0, 0, 3, 0]),
+    ),
+    "between two kinks": (
+        lambda x: np.sum(np.exp(x) + np.abs(x - 1e-4) + np.abs(x + 1e-5)),
+        np.array([0.0, 1e-6]),
+        np.exp([0.0, 1e-6]),
+    ),
+}
+EXACT = {
+    "gradients from 1e-6 to 1e6": lambda x: MIXED * np.cos(x),
+    "inputs of 1e8": lambda x: 1e-8 / np.cosh(x / 1e8) ** 2,
+    "inputs of 1e-8": lambda x: np.exp(x) + 2 * x,
+    "inputs of 1e-8 that matter": lambda x: 1e8 / np.cosh(x * 1e8) ** 2,
+    "almost an overflow": np.exp,
+    "a steep wall far away": lambda x: np.cos(x) + 50 * np.exp(50 * (x - 4)),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "richardson"])
+@pytest.mark.parametrize("scale", AWKWARD)
+def test_a_right_gradient_passes_at_any_scale(scale, method):
+    f, x, gradient = AWKWARD[scale]
+    gradient = EXACT[scale](x) if gradient is None else gradient
+    tolerance = 1e-8 if scale == "between two kinks" else None  # 1e-5 of room limits the step
+    assert_gradients(f, x.copy(), gradient, method=method, tolerance=tolerance)
+    wrong = gradient + 1e-3 * (np.abs(gradient) + np.abs(gradient).max() + (scale[:4] == "zero"))
+    assert (
+        check_gradients(f, x.copy(), wrong, method=method, tolerance=tolerance).verdict == "wrong"
+    )
+
+
+@pytest.mark.parametrize("scale", ["gradients from 1e-6 to 1e6", "inputs from 1e-6 to 1e6"])
+def test_each_element_of_a_mixed_tensor_counts_at_its_own_scale(scale):
+    f, x, gradient = AWKWARD[scale]
+    gradient = EXACT[scale](x) if gradient is None else gradient
+    wrong = gradient.copy()
+    wrong[np.abs(gradient).argmin()] *= 2
+    assert check_gradients(f, x.copy(), wrong)["x"].findings[0].numbers["wrong"] == 1
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.sum(np.tanh(x)),
+        lambda x: np.sum(np.tanh(x).astype(np.float32), dtype=np.float32),
+        lambda x: np.sum(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0) - x / 2),
+    ],
+    ids=["any precision", "float32 throughout", "float32 with kinks removed"],
+)
+def test_float32_functions(f, factor):
+    x = np.random.default_rng(3).standard_normal((3, 4)).astype(np.float32)
+    exact = numerical_gradient(f, x.astype(np.float64))
+    assert check_gradients(f, x, (factor * exact).astype(np.float32)).ok == (factor == 1)
+
+
+def test_what_cannot_be_decided_does_not_pass():
+    x, f = AT.copy(), lambda x: 1e9 + 1e-3 * np.sum(np.abs(np.sin(x)))
+    report = check_gradients(f, x, 1e-3 * np.cos(x) * np.sign(np.sin(x)))
+    assert (report.verdict, report.ok) == ("inconclusive", False)
+    assert "too much for a tolerance of 1e-09" in str(report)
+    assert check_gradients(f, x, 1e-3 * np.cos(x) * np.sign(np.sin(x)), tolerance=0.1).ok
+    assert check_gradients(f, x, np.zeros(4)).verdict != "ok"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(-6, 6),
+    st.lists(st.floats(-3, 3), min_size=1, max_size=4),
+    st.sampled_from([np.sin, np.tanh, np.exp, lambda x: x**3 - x]),
+)
+def test_richardson_is_right_within_its_own_error(magnitude, x, f):
+    x, scale = np.array(x), 10.0**magnitude
+    exact = scale * derivatives_of(f)(x)
+    slopes = derivatives.differentiate(
+        lambda d: scale * np.sum(f(d["x"])), {"x": x}, "x", range(x.size), "richardson"
+    )
+    for slope, right in zip(slopes, exact, strict=True):
+        assert abs(slope.value - right) <= 2 * slope.error + 1e-15 * scale
+        assert slope.error <= 1e-9 * scale * (1 + np.exp(np.abs(x)).max())
+
+
+def derivatives_of(f):
+    known = {np.sin: np.cos, np.tanh: lambda x: 1 / np.cosh(x) ** 2, np.exp: np.exp}
+    return known.get(f, lambda x: 3 * x * x - 1)
+
+
+# ------------------------------------------------------------------------- kinks and jumps
+
+
+@pytest.mark.parametrize("subgradient", [0.0, 0.3, 1.0])
+def test_a_subgradient_at_a_kink_passes_as_a_kink(subgradient):
+    x = np.array([[0.5, 0.0], [-0.7, 0.0]])
+    dy = np.array([[1.0, -2.0], [3.0, 4.0]])
+    claim = dy * np.where(x == 0, subgradient, x > 0)
+    report = check_gradients(lambda x: np.sum(dy * np.maximum(x, 0)), x, claim)
+    assert report.ok
+    assert (report.verdict, report["x"].kinks) == ("kink", ((0, 1), (1, 1)))
+    assert "kink" in str(report)
+
+
+@pytest.mark.parametrize("outside", [-0.1, 1.5, 2.0])
+def test_outside_the_subdifferential_is_wrong(outside):
+    x = np.array([0.5, 0.0, -0.7])
+    claim = np.array([1.0, outside, 0.0])
+    report = check_gradients(lambda x: np.sum(np.maximum(x, 0)), x, claim)
+    assert report.verdict == "wrong"
+    assert report["x"].findings[0].text.endswith("1 of 3 elements, at (1,)")
+
+
+def test_a_kink_on_a_slope_is_measured_on_both_sides():
+    def f(x):
+        return np.sum(np.sin(3 * x) + 1e-5 * np.maximum(x, 0))
+
+    x = np.zeros(1)
+    assert check_gradients(f, x, [3 + 0.5e-5]).verdict == "kink"
+    assert check_gradients(f, x, [3 + 1.1e-5]).verdict == "wrong"
+    assert check_gradients(f, x, [3 - 1e-6]).verdict == "wrong"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-12, 0), st.sampled_from([-1, 1]), st.floats(0.1, 50))
+def test_a_kink_that_is_near_is_no_kink(exponent, side, constant):
+    x = np.array([side * 10.0**exponent])
+    claim = 2.0 * (x > 0)
+    report = check_gradients(lambda x: constant + 2 * np.maximum(x, 0).sum(), x, claim)
+    assert report.verdict == "ok"
+    assert not check_gradients(lambda x: constant + 2 * np.maximum(x, 0).sum(), x, claim + 1).ok
+
+
+@pytest.mark.parametrize(
+    ("f", "kind"),
+    [
+        (lambda x: np.sum(np.sign(x)), "jump"),
+        (lambda x: np.sum(x >= 0) * 1.0, "jump"),
+        (lambda x: np.sum(np.cbrt(x)), "jump"),
+        (lambda x: np.sum(np.sqrt(np.abs(x))), "jump"),
+        (lambda x: np.sum(np.sqrt(x)), "not finite"),
+    ],
+)
+def test_a_jump_or_a_hole_is_reported(f, kind):
+    report = check_gradients(f, np.array([1.0, 0.0]), np.zeros(2))
+    assert report.verdict == "not finite"
+    assert report["x"].findings[0].kind == kind
+    assert report["x"].findings[0].text.endswith("(1,)")
+    assert np.isnan(numerical_gradient(f, np.array([0.0]))).all()
+
+
+def test_f_that_is_not_finite():
+    report = check_gradients(lambda x: np.sum(np.log(x)), np.array([-1.0]), np.ones(1))
+    assert report.verdict == "not finite"
+    assert "f itself" in str(report)
+
+
+def test_a_wrong_tensor_with_an_element_that_cannot_be_measured():
+    def f(x):
+        return np.sum(np.where(x > 5, 1e12, 0) + np.sin(x) * (1 + 1e-9 * (np.arange(2) == 1)))
+
+    x = np.array([0.3, 0.4])
+    assert check_gradients(f, x, 2 * np.cos(x)).verdict == "wrong"
+
+
+# ----------------------------------------------------------------------- numerical derivatives
+
+
+@pytest.mark.parametrize(
+    ("method", "error"), [("richardson", 1e-11), ("complex", 1e-15), ("central", 1e-8)]
+)
+def test_the_methods_reach_their_precision(method, error):
+    x = np.linspace(-1.5, 1.5, 6).reshape(2, 3)
+    found = numerical_gradient(lambda x: np.sum(np.exp(np.sin(x))), x, method)
+    exact = np.cos(x) * np.exp(np.sin(x))
+    assert np.abs(found - exact).max() <= error * np.abs(exact).max()
+    both = numerical_gradient(lambda d: np.sum(d["a"] * d["b"]), {"a": x, "b": 2 * x}, method)
+    np.testing.assert_allclose(both["a"], 2 * x, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(both["b"], x, rtol=1e-7, atol=1e-9)
+
+
+def real_where_x_is(softplus):
+    return lambda x: softplus(x) if np.iscomplexobj(x) else float(np.real(softplus(x)))
+
+
+@pytest.mark.parametrize(
+    "softplus",
+    [
+        lambda x: np.sum(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)),
+        lambda x: np.sum(np.log1p(np.exp(x)).real),
+        lambda x: sum(math.log1p(math.exp(v)) for v in x.tolist()),
+        lambda x: np.sum(np.log1p(np.exp(into_float64(x)))),
+        lambda x: np.sum(np.log1p(np.exp(np.asarray(x).real))) + 0j,
+        lambda x: np.sum(np.logaddexp(0, x)),
+        lambda x: np.sum(np.log1p(np.exp(x))) * (math.nan if np.iscomplexobj(x) else 1),
+    ],
+    ids=["abs", "real part", "math", "real buffer", "lost silently", "no complex loop", "nan"],
+)
+def test_complex_step_gives_way_to_richardson(softplus):
+    x = np.array([-30.0, -2.0, 0.3, 30.0])
+    report = check_gradients(real_where_x_is(softplus), x, 1 / (1 + np.exp(-x)))
+    assert report.ok
+    assert report.method == "richardson"
+
+
+def into_float64(x):
+    buffer = np.empty(x.shape)
+    buffer[...] = x
+    return buffer
+
+
+def test_complex_step_sees_in_place_and_reduced_results():
+    def f(x):
+        y = x * 2
+        y *= x
+        np.add(y, 1, out=y)
+        return np.sum(y) + np.prod(y, axis=0) * 0
+
+    report = check_gradients(f, AT.copy(), 4 * AT)
+    assert report.ok
+    assert report.method == "complex"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: numerical_gradient(np.sum, np.arange(3)), "x: got ndarray of int64, want a NumPy"),
+        (lambda: numerical_gradient(np.sum, [1.0]), "x: got list"),
+        (lambda: numerical_gradient(np.sum, np.zeros(0)), "not empty"),
+        (lambda: numerical_gradient(np.sum, np.broadcast_to(1.0, (3,))), "read-only"),
+        (lambda: numerical_gradient(np.exp, np.ones(3)), r"shape \(3,\).*not a plain sum"),
+        (lambda: numerical_gradient(np.sum, np.ones(3), "forward"), "method: got 'forward'"),
+        (lambda: check_gradients(np.sum, np.ones(3), np.ones(3), method="x"), "method: got 'x'"),
+        (lambda: check_gradients(loss, {"mu": MU}, {"nu": MU}), r"gradients: got \['nu'\]"),
+    ],
+)
+def test_arguments_that_make_no_sense(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("method", ["auto", "richardson", "central"])
+@pytest.mark.parametrize("exhaustive", [0, 100])
+def test_arrays_are_put_back_bit_for_bit(method, exhaustive):
+    base = np.random.default_rng(0).standard_normal((6, 8)) * 10.0 ** np.arange(-4, 4)
+    x = base[::2, 1:7]  # a view that is not contiguous
+    before, addresses = base.tobytes(), []
+
+    def f(x):
+        addresses.append(x.ctypes.data)
+        return np.sum(np.abs(x))
+
+    check_gradients(f, x, np.sign(x), method=method, exhaustive=exhaustive)
+    assert base.tobytes() == before
+    real = addresses[:8]
+    assert set(real) == {x.ctypes.data}  # in place, as a model needs it
+
+
+@pytest.mark.parametrize("exhaustive", [0, 100])
+def test_arrays_are_put_back_when_f_raises(exhaustive):
+    x = np.random.default_rng(0).standard_normal(6)
+    before, calls = x.tobytes(), []
+
+    def f(x):
+        calls.append(x.tobytes())
+        if len(set(calls)) > 12:
+            raise RuntimeError("enough")
+        return np.sum(np.abs(x))
+
+    with pytest.raises(RuntimeError, match="enough"):
+        check_gradients(f, x, np.sign(x), exhaustive=exhaustive)
+    assert x.tobytes() == before
+
+
+def count_calls(f):
+    def counted(x):
+        counted.calls += 1
+        return f(x)
+
+    counted.calls = 0
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("f", "method", "most"),
+    [
+        (np.exp, "complex", 3),
+        (np.exp, "richardson", 12),
+        (np.exp, "central", 4),
+        (np.abs, "auto", 16),
+    ],
+)
+def test_the_cost_of_an_element(f, method, most):
+    x = np.linspace(0.1, 2, 40)
+    counted = count_calls(lambda x: np.sum(f(x)))
+    numerical_gradient(counted, x, method)
+    assert counted.calls <= most * x.size + 20
+
+
+def test_the_cost_of_a_large_tensor_does_not_grow_with_it():
+    calls = []
+    for size in (3_000, 300_000):
+        x = np.random.default_rng(0).standard_normal(size)
+        counted = count_calls(lambda x: np.sum(np.sin(x)))
+        report = check_gradients(counted, x, np.cos(x), method="richardson")
+        assert report.ok
+        assert report["x"].checked == f"3 directions, 6 of {size}"
+        calls.append(counted.calls)
+    assert max(calls) < 150
+
+
+# ------------------------------------------------------------------------------- large models
+
+
+@pytest.fixture(scope="module")
+def big():
+    model = VAE(784, (400,), 20, dtype="float64")
+    x = np.random.default_rng(0).random((4, 784))
+    return model, x, model.draw_noise(np.random.default_rng(1), x)
+
+
+def test_a_model_with_650_000_parameters(big):
+    model, x, noise = big
+    before, calls = model.theta.tobytes(), []
+    forward = model.forward
+    model.forward = lambda *a: calls.append(1) or forward(*a)
+    report = check_model(model, x, noise)
+    del model.forward
+    assert report.ok
+    assert model.theta.size > 650_000
+    assert model.theta.tobytes() == before
+    assert len(calls) < 3000
+    assert report.worst < 1e-7
+
+
+def spoil(model, monkeypatch, change):
+    """Let model.backward() make a mistake afterwards."""
+    backward = model.backward
+
+    def wrong():
+        backward()
+        change(model.named_gradients())
+
+    monkeypatch.setattr(model, "backward", wrong, raising=False)
+
+
+def test_one_wrong_element_among_650_000_is_found(big, monkeypatch):
+    model, x, noise = big
+
+    def change(g):
+        g["encoder.0.W"][123, 321] += 1e-3 * np.abs(g["encoder.0.W"]).max()
+
+    spoil(model, monkeypatch, change)
+    report = check_model(model, x, noise)
+    assert [t.name for t in report.tensors if not t.ok] == ["encoder.0.W"]
+    finding = report["encoder.0.W"].findings[0]
+    assert finding.numbers["index"] == [123, 321]
+    assert finding.text.startswith("encoder.0.dW is wrong at (123, 321)")
+
+
+def middling():
+    model = VAE(60, (41,), 5, "tanh", dtype="float64")
+    x = np.random.default_rng(0).random((3, 60))
+    return model, x, model.draw_noise(np.random.default_rng(1), x)
+
+
+@pytest.mark.parametrize("index", [(0, 0), (59, 40), (17, 23)])
+@pytest.mark.parametrize("size", [1.0, 1e-5])
+def test_one_wrong_element_is_found_wherever_it_is(monkeypatch, index, size):
+    model, x, noise = middling()
+
+    def change(g):
+        g["encoder.0.W"][index] += size * np.abs(g["encoder.0.W"]).max()
+
+    spoil(model, monkeypatch, change)
+    report = check_model(model, x, noise, exhaustive=0)
+    assert [t.name for t in report.tensors if not t.ok] == ["encoder.0.W"]
+    assert str(index) in report["encoder.0.W"].findings[0].text
+
+
+def test_a_row_and_a_factor_of_a_large_tensor(monkeypatch):
+    model, x, noise = middling()
+
+    def change(g):
+        g["decoder.2.W"][7] *= 2
+        g["decoder.2.b"] *= 3
+        g["to_mu.W"][::2] *= -1
+        g["to_logvar.W"][::2, ::2] = 0.3
+
+    spoil(model, monkeypatch, change)
+    report = check_model(model, x, noise, exhaustive=0)
+    assert not report["decoder.2.W"].ok
+    assert report["decoder.2.b"].findings[0].numbers["names"] == ["B"]
+    assert report["to_mu.W"].findings[0].kind == "sign"
+    sampled = report["to_logvar.W"].findings[0]
+    assert sampled.kind == "elements"
+    assert "elements sampled, at (" in sampled.text
+    assert report["encoder.0.W"].ok
+
+
+def test_two_errors_that_cancel_in_one_direction_do_not_in_all(monkeypatch):
+    model, x, noise = middling()
+
+    def change(g):
+        g["encoder.0.W"][5, 5] += 1e-3
+        g["encoder.0.W"][6, 6] -= 1e-3
+
+    spoil(model, monkeypatch, change)
+    assert not check_model(model, x, noise, exhaustive=0, directions=12)["encoder.0.W"].ok
+
+
+def small(**options):
+    model = VAE(5, (4,), 3, "tanh", dtype="float64", **options)
+    x = np.random.default_rng(0).random((7, 5))
+    return model, x, model.draw_noise(np.random.default_rng(1), x)
+
+
+@pytest.mark.parametrize("beta", [1.0, 4.0])
+def test_a_vae_that_averages_its_kl_over_the_latents(monkeypatch, beta):
+    model, x, noise = small(beta=beta)
+    right = model.kl.backward
+    monkeypatch.setattr(model.kl, "backward", lambda: tuple(g / 3 for g in right()))
+    report = check_model(model, x, noise)
+    wrong = {t.name for t in report.tensors if not t.ok}
+    assert wrong == {f"{n}.{p}" for n in ("encoder.0", "to_mu", "to_logvar") for p in "Wb"}
+    assert report["to_logvar.W"].findings[0].text == (
+        "to_logvar.dW = 1.000 x reconstruction + 0.333 x KL, and 0.333 = 1/L: "
+        "your KL is averaged over the latents, it should be summed"
+    )
+
+
+def test_a_model_that_adds_up_its_gradients(monkeypatch):
+    model, x, noise = small()
+    backward, bias = model.backward, model.named_gradients()["decoder.2.b"]
+
+    def wrong():
+        old = bias.copy()
+        backward()
+        bias[...] += old
+
+    monkeypatch.setattr(model, "backward", wrong)
+    report = check_model(model, x, noise)
+    assert [t.name for t in report.tensors if not t.ok] == ["decoder.2.b"]
+    assert report["decoder.2.b"].findings[0].kind == "accumulated"
+
+
+def test_a_model_whose_parameters_are_not_views_of_theta(monkeypatch):
+    model, x, noise = small()
+    copies = {name: p.copy() for name, p in model.named_parameters().items()}
+    monkeypatch.setattr(model, "named_parameters", lambda: copies)
+    with pytest.raises(ValueError, match="do not make up theta"):
+        check_model(model, x, noise)
+
+
+def test_a_relu_model_in_float32_is_refused_if_wrong(monkeypatch):
+    model = VAE(5, (4,), 3, dtype="float32")
+    x = np.random.default_rng(0).random((7, 5), dtype=np.float32)
+    noise = model.draw_noise(np.random.default_rng(1), x)
+    assert check_model(model, x, noise).ok
+    spoil(model, monkeypatch, lambda g: g["to_mu.W"].__imul__(2))
+    assert check_model(model, x, noise)["to_mu.W"].verdict == "wrong"
+
+
+def test_several_kinks_along_a_direction_prove_nothing():
+    x = np.zeros(10)
+    signs = np.where(np.arange(10) % 2, 1.0, -1.0)
+    report = check_gradients(lambda x: np.sum(signs * np.maximum(x, 0)), x, signs / 2, exhaustive=0)
+    assert report.verdict in ("kink", "inconclusive")
+    assert check_layer(ReLU(), np.zeros((3, 2))).verdict == "kink"
+
+
+# ------------------------------------------------------------------------------------- reports
+
+
+def test_a_report_is_a_table_and_a_dict():
+    report = check({**gradients(), "mu": 2 * gradients()["mu"]})
+    lines = str(report).splitlines()
+    assert lines[0].split()[:3] == ["tensor", "shape", "checked"]
+    assert lines[1].startswith("mu      (7, 3)  21 of 21  5.0e-01")
+    assert lines[1].endswith("wrong")
+    assert lines[3].startswith("  dmu = 2.000 x")
+    plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert plain["ok"] is False
+    assert plain["tensors"][0]["findings"][0]["numbers"] == {
+        "factor": pytest.approx(2),
+        "names": ["2"],
+    }
+    assert plain["tensors"][0]["worst_index"] == list(report["mu"].worst_index)
+
+
+def test_the_verdict_of_a_report_is_the_worst():
+    tensors = [TensorReport(v, (1,), v) for v in ("ok", "kink", "inconclusive")]
+    assert Report(tuple(tensors[:1]), 1e-9).verdict == "ok"
+    assert Report(tuple(tensors[:2]), 1e-9).verdict == "kink"
+    assert Report(tuple(tensors), 1e-9).verdict == "inconclusive"
+    assert math.isnan(Report(tuple(tensors), 1e-9).worst)
+
+
+def test_the_tolerance_is_that_of_the_coarsest_dtype():
+    x = {"a": np.ones(2), "b": np.ones(2, dtype=np.float32)}
+    ones = {"a": np.ones(2), "b": np.ones(2)}
+    report = check_gradients(lambda x: x["a"].sum() + x["b"].sum(dtype=np.float64), x, ones)
+    assert report.tolerance == gradcheck.TOLERANCE[np.dtype(np.float32)]
+    assert report.ok
+
+
+def test_terms_too_alike_to_blame_one():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal(20)
+    other = one + 1e-4 * rng.standard_normal(20)
+    claim = 1.01 * one + 0.99 * other  # within the doubt that their likeness leaves
+    found = explain(claim, one + other, terms={"one": one, "other": other})
+    assert found[0].kind in ("elements", "different")
