@@ -989,3 +989,16 @@ def test_terms_too_alike_to_blame_one():
     claim = 1.01 * one + 0.99 * other  # within the doubt that their likeness leaves
     found = explain(claim, one + other, terms={"one": one, "other": other})
     assert found[0].kind in ("elements", "different")
+
+
+def test_a_kink_too_slight_to_place_leaves_the_verdict_open():
+    def f(x):  # rounded to 9 decimals: near its two kinks nothing smaller than 1e-9 is to be seen
+        kinks = np.abs(x - 1e-4) + np.abs(x + 1e-3)
+        return np.round((1000 + np.sin(3 * x) + 1e-3 * kinks).sum(), 9)
+
+    x = np.array([1e-3])
+    exact = 3 * np.cos(3 * x) + 2e-3
+    np.testing.assert_allclose(numerical_gradient(f, x), exact, rtol=0, atol=1e-3)
+    report = check_gradients(f, x, exact, method="richardson")
+    assert report.verdict == "inconclusive"
+    assert not check_gradients(f, x, 1.1 * exact).ok
