@@ -159,7 +159,7 @@ class Tableau:
         return abs(self.last - self.value), abs(self.row[0] - self.value)
 
 
-def _richardson(line: Line, f0: float, noise: float) -> Derivative:
+def _richardson(line: Line, f0: float, noise: float, start: float) -> Derivative:
     """Ridders' method (C. J. F. Ridders, Adv. Eng. Software 4(2), 1982), with an eye on kinks.
 
     Central differences (f(x+h) - f(x-h)) / 2h = f' + c h^2 + ... at h, h/4, h/16 ... are
@@ -170,7 +170,7 @@ def _richardson(line: Line, f0: float, noise: float) -> Derivative:
     """
     central, gap = Tableau(16.0, strict=True), Tableau(4.0)
     left, right = Tableau(4.0), Tableau(4.0)
-    h, looked, changes, trusted = 0.11 * line.reach, False, [0.0], list[Tableau]()
+    h, looked, changes, trusted = start * line.reach, False, [0.0], list[Tableau]()
     unresolved = 0.0  # the part of the error that a kink within the step makes
     while h > 64 * line.eps * line.reach:
         (up, f_up), (down, f_down) = line(h), line(-h)
@@ -182,7 +182,7 @@ def _richardson(line: Line, f0: float, noise: float) -> Derivative:
             right.add((f_up - f0) / up, roundoff)
             left.add((f_down - f0) / down, roundoff)
             gap.add(right.row[0] - left.row[0], 2 * roundoff)
-            steady = abs(gap.row[0]) > abs(gap.last) / 2  # a quarter where f is smooth
+            steady = abs(gap.row[0]) > 0.3 * abs(gap.last)  # a quarter where f is smooth
             if central.value != best:
                 unresolved = abs(gap.row[0]) / 2 if steady else 0.0
             slope = max(abs(right.row[0]), abs(left.row[0]))
@@ -276,9 +276,17 @@ def _central(line: Line, f0: float, noise: float) -> Derivative:
 
 
 def differentiate(
-    f: Function, inputs: dict[str, Array], name: str, places: Iterable[int | Array], method: str
+    f: Function,
+    inputs: dict[str, Array],
+    name: str,
+    places: Iterable[int | Array],
+    method: str,
+    start: float = 0.11,
 ) -> list[Derivative]:
-    """The derivatives of f by the elements, or along the directions, `places` of one tensor."""
+    """The derivatives of f by the elements, or along the directions, `places` of one tensor.
+
+    `start` is the first step of `_richardson`, relative to the size of the tensor there.
+    """
     f0, noise = value_and_noise(f, inputs, name)
     results = []
     complex_works = method in ("auto", "complex")
@@ -289,7 +297,8 @@ def differentiate(
             result = _complex_step(line, noise)
             complex_works = result is not None or line.imaginary() is not None
         if result is None:
-            result = (_central if method == "central" else _richardson)(line, f0, noise)
+            central = method == "central"
+            result = _central(line, f0, noise) if central else _richardson(line, f0, noise, start)
         results.append(replace(result, grain=noise / line.reach))
     return results
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -533,6 +534,32 @@ def test_float32_functions(f, factor):
     x = np.random.default_rng(3).standard_normal((3, 4)).astype(np.float32)
     exact = numerical_gradient(f, x.astype(np.float64))
     assert check_gradients(f, x, (factor * exact).astype(np.float32)).ok == (factor == 1)
+
+
+@pytest.mark.parametrize("seed", [104, 109, 115, 161])
+def test_a_slight_kink_in_float32_is_no_mistake(seed):
+    x = np.random.default_rng(seed).standard_normal((7, 5)).astype(np.float32)
+    assert check_layer(ReLU(), x, rng=seed).ok  # these have a tiny x * dy beside a large sum
+    claim = np.where(x > 0, 1, 0)
+    assert not check_gradients(lambda x: np.sum(np.maximum(x, 0)), x, 1.1 * claim).ok
+
+
+def test_an_accusation_is_measured_twice(monkeypatch):
+    """An error that is estimated too low by accident must not accuse."""
+    differentiate = gradcheck.differentiate
+
+    def unlucky(*arguments):
+        slopes = differentiate(*arguments)
+        if slopes and arguments[-1] == 0.11:
+            slopes[1] = replace(slopes[1], value=slopes[1].value * (1 + 1e-8), error=1e-20)
+        return slopes
+
+    monkeypatch.setattr(gradcheck, "differentiate", unlucky)
+    report = check_gradients(lambda x: np.sum(np.sin(x)), AT.copy(), np.cos(AT))
+    assert report.verdict == "inconclusive"
+    assert (
+        check_gradients(lambda x: np.sum(np.sin(x)), AT.copy(), 2 * np.cos(AT)).verdict == "wrong"
+    )
 
 
 def test_what_cannot_be_decided_does_not_pass():
