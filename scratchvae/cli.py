@@ -24,6 +24,7 @@ from scratchvae import backend, validate
 from scratchvae.layers import ACTIVATIONS
 from scratchvae.models import CORRUPTIONS, MODELS, DenoisingAutoencoder, Model, build
 from scratchvae.optim import OPTIMIZERS, make_optimizer
+from scratchvae.practice.commands import add_commands
 from scratchvae.train import DivergedError, Stopped, Training, fit
 
 EPOCHS = 20
@@ -495,6 +496,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--data-dir", metavar="DIR", help="where to look for IDX files")
     sub.add_argument("--seed", type=_index, default=0, help=argparse.SUPPRESS)
+    add_commands(subparsers)
     return parser
 
 

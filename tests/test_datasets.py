@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import scratchvae.datasets
 from scratchvae.datasets import available, fashion_mnist, load, mnist, mnist10k
 from scratchvae.datasets.idx import read_idx
-from scratchvae.datasets.loaders import cache_dir, load_source
+from scratchvae.datasets.loaders import load_source
 from scratchvae.datasets.sources import (
     FASHION_MNIST,
     MNIST,
@@ -31,6 +31,7 @@ from scratchvae.datasets.sources import (
     IdxFile,
     Source,
 )
+from scratchvae.places import cache_dir
 
 DATA = Path(scratchvae.datasets.__file__).parent / "data"
 MiB = 1 << 20

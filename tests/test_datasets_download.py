@@ -17,8 +17,9 @@ import pytest
 
 from scratchvae.datasets.download import DownloadError, download
 from scratchvae.datasets.idx import read_idx
-from scratchvae.datasets.loaders import cache_dir, load_source
+from scratchvae.datasets.loaders import load_source
 from scratchvae.datasets.sources import IdxFile, Source
+from scratchvae.places import cache_dir
 
 MiB = 1 << 20
 

@@ -1,8 +1,7 @@
 """The data sets by name, where their files are looked for, and `load`."""
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from scratchvae.datasets.sources import (
     IdxFile,
     Source,
 )
+from scratchvae.places import cache_dir
 
 DATA_DIR_VARIABLE = "SCRATCHVAE_DATA"
 _EMBEDDED = Path(__file__).parent / "data"
@@ -144,26 +144,6 @@ def load_source(
         test_labels.astype(np.int64),
         (height, width),
     )
-
-
-def cache_dir(platform: str = sys.platform, environment: Mapping[str, str] | None = None) -> Path:
-    """The folder for downloads: `scratchvae` in the user's cache directory.
-
-    XDG_CACHE_HOME or ~/.cache on Linux, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
-    """
-    environment = os.environ if environment is None else environment
-    variable, default = {
-        "darwin": ("", "~/Library/Caches"),
-        "win32": ("LOCALAPPDATA", "~/AppData/Local"),
-    }.get(platform, ("XDG_CACHE_HOME", "~/.cache"))
-    base = Path(environment.get(variable, ""))
-    if not base.is_absolute():  # the XDG specification: a relative path is to be ignored
-        base = Path(os.path.expanduser(default))  # noqa: PTH111 (Path's raises where there is no home)
-    if not base.is_absolute():
-        raise FileNotFoundError(
-            f"there is no home directory to cache data in; name a folder: {DATA_DIR_VARIABLE}=DIR"
-        )
-    return base / "scratchvae"
 
 
 def _named_folder(data_dir: str | Path | None) -> Path | None:
