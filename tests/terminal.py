@@ -1,0 +1,118 @@
+"""A command in a pseudo-terminal, driven as a learner would: see something, type something."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from pathlib import Path
+
+ESCAPES = re.compile(
+    r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])"
+)
+
+
+class Terminal:
+    """``scratchvae ARGUMENTS`` in a pseudo-terminal of its own; use it in a ``with`` block.
+
+    ``home`` becomes HOME and XDG_DATA_HOME, so that nothing of the user's is read or written.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        home: Path,
+        columns: int = 100,
+        rows: int = 40,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "XDG_DATA_HOME": str(home),
+            "TERM": "xterm-256color",
+            "LC_ALL": "C.UTF-8",
+            "OPENBLAS_NUM_THREADS": "1",
+            **(env or {}),
+        }
+        environment.pop("COLUMNS", None)
+        environment.pop("LINES", None)
+        command = [sys.executable, "-m", "scratchvae", *arguments]
+        self.raw = ""  # all that was written, with its escape sequences
+        self._seen = 0  # how much of `text` earlier `expect` calls have used up
+        self.code: int | None = None
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.execve(command[0], command, environment)
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    @property
+    def text(self) -> str:
+        """All that was written, without escape sequences, lines ended by a line feed."""
+        return ESCAPES.sub("", self.raw).replace("\r\n", "\n")
+
+    def expect(self, pattern: str, timeout: float = 20) -> str:
+        """Wait until ``pattern`` (a regular expression) has been written; return what matched."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if match := re.compile(pattern).search(self.text, self._seen):
+                self._seen = match.end()
+                return match.group()
+            if not self._read(deadline - time.monotonic()):
+                raise AssertionError(
+                    f"{pattern!r} did not appear; the end of the output:\n{self.text[-3000:]}"
+                )
+
+    def send(self, text: str) -> None:
+        """Type ``text``; end it with a line feed where the learner would press Enter."""
+        os.write(self.fd, text.replace("\n", "\r").encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.send("\x03")
+
+    def kill(self) -> None:
+        """The power fails."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = 20) -> int:
+        """Wait for the end of the command; return its exit code, or minus the signal."""
+        deadline = time.monotonic() + timeout
+        while self.code is None:
+            self._read(0.05)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                raise AssertionError(f"still running; the end of the output:\n{self.text[-3000:]}")
+        while self._read(0.05):
+            pass
+        return self.code
+
+    def _read(self, timeout: float) -> bool:
+        if timeout <= 0 or not select.select([self.fd], [], [], timeout)[0]:
+            return False
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # Linux: the other side is closed
+            return False
+        self.raw += data.decode("utf-8", errors="replace")
+        return bool(data)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.code is None:
+            self.kill()
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
