@@ -80,43 +80,50 @@ class BernoulliNLL(Loss):
     With y = sigmoid(l), -x log y - (1 - x) log(1 - y). Written with logits the logarithms cancel
     against the sigmoid's exponential, as log y = l - log(1 + e^l) and log(1 - y) = -log(1 + e^l):
 
-        L_nd = log(1 + e^l) - x l = max(l, 0) - x l + log(1 + e^-|l|)
+        L_nd = log(1 + e^l) - x l = (p - x) l + log(1 + t),    t = e^-|l|, p = 1 if l >= 0 else 0
 
-    whose exponent is never positive: nothing overflows, and a pixel that is confidently wrong keeps
-    its full gradient, which clipped probabilities take from it. With the average over the batch,
+    whose exponent is never positive: nothing overflows, no term is negative, and a pixel that is
+    confidently wrong keeps its full gradient, which clipped probabilities take from it. With the
+    average over the batch, dl = (sigmoid(l) - x) / B, and as sigmoid(l) is 1 / (1 + t) for l >= 0
+    and t / (1 + t) below,
 
-        dl = (sigmoid(l) - x) / B
+        dl = (p - x - t (p + x - 1)) / (1 + t) / B
 
+    on both sides, without the cancellation of sigmoid(l) - x where the output is almost right.
     Grey pixels, 0 < x < 1, are allowed; L is then the cross-entropy, bounded below by the entropy
     of x. Kingma, Welling 2014, appendix C.1.
     """
 
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the NLL of each example, (B,), in nats."""
-        return self._from_t(output, x, self._t(output))
+        return self._pieces(output, x)[0]
 
     @staticmethod
-    def _t(logits: Array) -> Array:
+    def _pieces(logits: Array, x: Array) -> tuple[Array, Array, Array]:
+        """Return the NLL of each example, p - x, and t."""
         xp = array_module(logits)
-        return xp.exp(-xp.abs(logits))
-
-    @staticmethod
-    def _from_t(logits: Array, x: Array, t: Array) -> Array:
-        xp = array_module(logits)
-        return (xp.maximum(logits, 0) - x * logits + xp.log1p(t)).sum(axis=1)
+        t = xp.abs(logits)
+        xp.negative(t, out=t)
+        xp.exp(t, out=t)
+        p_minus_x = (logits >= 0) - x
+        nll = p_minus_x * logits
+        nll += xp.log1p(t)
+        return nll.sum(axis=1), p_minus_x, t
 
     def forward(self, output: Array, x: Array) -> Array:
         """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves backward too."""
         self._check(output, x)
-        self.positive, self.x, self.t = output >= 0, x, self._t(output)
-        return self._from_t(output, x, self.t).mean()
+        nll, self.p_minus_x, self.t = self._pieces(output, x)
+        self.x, self.negative = x, output < 0
+        return nll.mean()
 
     def backward(self) -> Array:
-        """Return dl = (sigmoid(l) - x) / B, where sigmoid(l) = (1 if l >= 0 else t) / (1 + t)."""
-        dlogits = array_module(self.t).maximum(self.t, self.positive)
+        """Return dl = (p - x - t (p + x - 1)) / (1 + t) / B = (sigmoid(l) - x) / B."""
+        dlogits = self.x - self.negative  # p + x - 1
+        dlogits *= self.t
+        array_module(dlogits).subtract(self.p_minus_x, dlogits, out=dlogits)
         dlogits /= 1 + self.t
-        dlogits -= self.x
-        dlogits /= len(dlogits)
+        dlogits *= 1 / len(dlogits)
         return dlogits
 
     def mean(self, output: Array) -> Array:

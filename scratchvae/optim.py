@@ -11,8 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
+
 from scratchvae import validate
 from scratchvae.backend import Array, array_module
+
+#: Where a gradient stays zero (a pixel that is always black) its memory decays until it is a
+#: subnormal number, with which a processor counts many times slower, and never reaches zero. So
+#: every so many steps what is subnormal is set to zero.
+FLUSH_EVERY = 64
 
 
 class Optimizer(ABC):
@@ -45,6 +52,10 @@ class Optimizer(ABC):
                 self.memory.setdefault(name, xp.zeros_like(theta))
         self.t += 1
         self._update(xp, theta, grad, self._scratch, *(self.memory[name] for name in self.slots))
+        if xp is np and self.t % FLUSH_EVERY == 0:
+            for vector in self.memory.values():
+                np.abs(vector, out=self._scratch)
+                vector *= self._scratch >= np.finfo(vector.dtype).tiny
 
     @abstractmethod
     def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
@@ -172,12 +183,14 @@ class Adam(Optimizer):
         v <- beta2 v + (1 - beta2) g^2        v^ = v / (1 - beta2^t)
         theta <- theta - lr m^ / (sqrt(v^) + eps)
 
-    m and v start at zero and so are too small at first; dividing by 1 - beta^t corrects that. The
-    last line is computed as the paper's section 2 suggests, with the corrections taken into the
-    scalars: lr sqrt(1 - beta2^t) / (1 - beta1^t) and eps sqrt(1 - beta2^t).
+    m and v start at zero and so are too small at first; dividing by 1 - beta^t corrects that. What
+    is remembered are the sums M = m / (1 - beta1) and V = v / (1 - beta2), M <- beta1 M + g and
+    V <- beta2 V + g^2: the constants meet the corrections in two scalars, m^ = a M and v^ = b^2 V,
+
+        theta <- theta - (lr a / b) M / (sqrt(V) + eps / b)
     """
 
-    slots = ("m", "v")
+    slots = ("M", "V")
 
     def __init__(
         self,
@@ -192,19 +205,18 @@ class Adam(Optimizer):
         self.eps = validate.number("eps", eps)
 
     def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        m, v = memory
-        m *= self.beta1
-        xp.multiply(g, 1 - self.beta1, out=scratch)
-        m += scratch
-        v *= self.beta2
+        M, V = memory
+        M *= self.beta1
+        M += g
+        V *= self.beta2
         xp.multiply(g, g, out=scratch)
-        scratch *= 1 - self.beta2
-        v += scratch
-        correction = math.sqrt(1 - self.beta2**self.t)
-        xp.sqrt(v, out=scratch)
-        scratch += self.eps * correction
-        xp.divide(m, scratch, out=scratch)
-        scratch *= self.learning_rate * correction / (1 - self.beta1**self.t)
+        V += scratch
+        a = (1 - self.beta1) / (1 - self.beta1**self.t)
+        b = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.t))
+        xp.sqrt(V, out=scratch)
+        scratch += self.eps / b
+        xp.divide(M, scratch, out=scratch)
+        scratch *= self.learning_rate * a / b
         theta -= scratch
 
 

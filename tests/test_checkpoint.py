@@ -202,8 +202,8 @@ def test_what_is_not_finite_is_not_saved(value, tmp_path):
     training = trained(model)
     checkpoint.save(path, model, training)
     before = path.read_bytes()
-    training.optimizer.memory["v"][3] = value
-    with pytest.raises(ValueError, match=r"not saved, optimizer\.v holds NaN"):
+    training.optimizer.memory["V"][3] = value
+    with pytest.raises(ValueError, match=r"not saved, optimizer\.V holds NaN"):
         checkpoint.save(path, model, training)
     model.theta[3] = value
     with pytest.raises(ValueError, match=re.escape(f"{path}: not saved, theta holds NaN")):
@@ -297,7 +297,7 @@ def test_deep_json_is_refused(written):
     assert "not a scratchvae checkpoint" in refusal(path)
 
 
-@pytest.mark.parametrize("name", ["header", "theta", "terms", "optimizer.m", "optimizer.v"])
+@pytest.mark.parametrize("name", ["header", "theta", "terms", "optimizer.M", "optimizer.V"])
 def test_missing_arrays_are_named(name, written):
     message = refusal(written(without=[name]))
     assert name.removeprefix("optimizer.") in message
@@ -312,7 +312,7 @@ def test_missing_parts_of_the_header_are_named(key, written, parts):
 # --- arrays that do not fit ---
 
 
-@pytest.mark.parametrize("name", ["theta", "optimizer__m", "optimizer__v"])
+@pytest.mark.parametrize("name", ["theta", "optimizer__M", "optimizer__V"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -505,7 +505,7 @@ class Payload:
         return (open, (str(self.path), "w"))
 
 
-@pytest.mark.parametrize("name", ["theta", "header", "optimizer.m"])
+@pytest.mark.parametrize("name", ["theta", "header", "optimizer.M"])
 def test_pickles_do_not_run(name, written, tmp_path):
     path, victim = written(), tmp_path / "victim"
     payload = np.array([Payload(victim)], dtype=object)
