@@ -322,7 +322,7 @@ def info(arguments: argparse.Namespace) -> None:
 
     import threadpoolctl
 
-    from scratchvae import datasets
+    from scratchvae import datasets, kernels
 
     facts: dict[str, Any] = {
         "scratchvae": scratchvae.__version__,
@@ -335,6 +335,8 @@ def info(arguments: argparse.Namespace) -> None:
         facts[kind] = f"{pool['version']}, {pool['num_threads']} threads" + (
             f", kernels {pool['architecture']}" if pool.get("architecture") else ""
         )
+        if better := kernels.advice(pool.get("architecture") or ""):
+            facts["faster"] = better
     facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()
