@@ -56,16 +56,18 @@ def pytorch(x: np.ndarray, x_test: np.ndarray, marks: tuple[int, ...], seed: int
     """Return the same of the model in PyTorch."""
     import torch
 
-    from benchmarks.rivals import TorchVAE, torch_step
+    from benchmarks.rivals import torch_vae
 
     torch.manual_seed(seed)
-    model = TorchVAE()
+    model = torch_vae()
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     data, test = torch.from_numpy(x), torch.from_numpy(x_test)
     reached = []
     for epoch in range(1, marks[-1] + 1):
         for batch in torch.randperm(len(data)).split(BATCH):
-            torch_step(model, adam, data[batch])
+            adam.zero_grad()
+            sum(model(data[batch], torch.randn(len(batch), 20))).backward()
+            adam.step()
         if epoch in marks:
             with torch.no_grad():
                 reconstruction, kl = model(test, torch.randn(len(test), 20))
