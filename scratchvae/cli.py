@@ -25,6 +25,7 @@ from scratchvae.layers import ACTIVATIONS
 from scratchvae.models import CORRUPTIONS, MODELS, DenoisingAutoencoder, Model, build
 from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.practice.commands import add_commands
+from scratchvae.presets import PRESETS
 from scratchvae.train import DivergedError, Stopped, Training, fit
 
 EPOCHS = 20
@@ -32,9 +33,12 @@ EPOCHS = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name); return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:2] == ["train", "--preset"]:  # a preset is of one kind: it need not be named
+        words.insert(1, PRESETS[words[2]].kind if words[2:] and words[2] in PRESETS else "vae")
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            arguments = _parser().parse_args(words)
             arguments.command(arguments)
         finally:
             sys.stdout.flush()
@@ -65,6 +69,8 @@ def _line(error: Exception) -> str:
 
 def train(arguments: argparse.Namespace) -> None:
     """``scratchvae train``: train a model, and leave a run directory behind."""
+    from threadpoolctl import threadpool_limits
+
     from scratchvae import runs
 
     given = vars(arguments)
@@ -80,6 +86,8 @@ def train(arguments: argparse.Namespace) -> None:
         if due and not training.step:  # in the middle of an epoch Stopped follows, and saves
             runs.save_run(directory, model, training, notes)
 
+    schedule = [PRESETS[notes["preset"]].schedule] if notes.get("preset") in PRESETS else []
+
     resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
     if training.epoch == notes["epochs"] and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
@@ -87,15 +95,16 @@ def train(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     runs.save_run(directory, model, training, notes)  # what cannot be written shows before an epoch
     try:
-        fit(
-            model,
-            data.x_train,
-            validation=data.x_test,
-            epochs=notes["epochs"],
-            callbacks=[save],
-            resume=training,
-            progress=not arguments.quiet,
-        )
+        with threadpool_limits(given.get("threads"), "blas"):
+            fit(
+                model,
+                data.x_train,
+                validation=data.x_test,
+                epochs=notes["epochs"],
+                callbacks=[*schedule, save],
+                resume=training,
+                progress=not arguments.quiet,
+            )
     except Stopped:
         runs.save_run(directory, model, training, notes)
         where = f"after epoch {training.epoch} of {notes['epochs']}"
@@ -125,7 +134,11 @@ def train(arguments: argparse.Namespace) -> None:
     _print_json(arguments, report)
 
 
-_RESUMABLE = {"resume", "epochs", "device", "data_dir", "checkpoint_every", "quiet", "json"}
+_RESUMABLE = {"resume", "epochs", "device", "data_dir", "checkpoint_every"} | {
+    "threads",
+    "quiet",
+    "json",
+}
 
 
 def _resumed(given: dict[str, Any]) -> tuple[Any, ...]:
@@ -157,10 +170,21 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
 
     options = {name: given[name] for name in _MODEL_OPTIONS if name in given}
     _check_used(given["model"], options)
+    preset = None
+    if "preset" in given:
+        preset = PRESETS[given["preset"]]
+        _check_preset(given)
+        defaults = {"epochs": preset.epochs, "batch_size": preset.batch_size, "data": preset.data}
+        given = {**defaults, "binarize": preset.binarize, **given}
+        options = {**options, **preset.model}
     seed = given.get("seed", 0)
     device = backend.resolve_device(given.get("device", "cpu"))
     epochs = validate.integer("--epochs", given.get("epochs", EPOCHS))
-    optimizer = make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
+    optimizer = (
+        preset.make_optimizer()
+        if preset
+        else make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
+    )
     batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
     validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
     name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
@@ -177,9 +201,19 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
     if Path(name).suffix:  # a file: later commands may run in another directory
         name = str(Path(name).expanduser().resolve())
     notes = {"data": name, "epochs": epochs}
+    if preset:
+        notes["preset"] = given["preset"]
     if data_dir:
         notes["data_dir"] = str(Path(data_dir).expanduser().resolve())
     return model, training, notes, data, runs.new_directory(model.kind, given.get("out"))
+
+
+def _check_preset(given: dict[str, Any]) -> None:
+    """Refuse an option that the preset decides."""
+    own = {*_MODEL_OPTIONS, "optimizer", "learning_rate", "batch_size", "binarize"} - {"dtype"}
+    if extra := sorted(own & set(given)):
+        options = ", ".join(map(_option, extra))
+        raise ValueError(f"--preset {given['preset']} decides that itself: leave out {options}")
 
 
 def _check_used(kind: str, options: dict[str, Any]) -> None:
@@ -549,6 +583,8 @@ def _add_train_options(kinds: Any, kind: str) -> None:
     add("--n-latent", type=_count, metavar="L", help="latents (20)")
     add("--activation", choices=ACTIVATIONS, help="(relu)")
     if kind == "vae":
+        about = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
+        add("--preset", choices=PRESETS, help=f"a published setting. {about}")
         add("--likelihood", choices=("bernoulli", "gaussian"), help="(bernoulli)")
         add(
             "--sigma",
@@ -574,6 +610,12 @@ def _add_train_options(kinds: Any, kind: str) -> None:
             metavar="X",
             help="of the pixels hit by the other corruptions (0.3)",
         )
+    add(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="of the matrix products (all cores); 1 where other programs keep the cores busy",
+    )
     add("--quiet", action="store_true", default=False, help="no progress")
     add("--json", action="store_true", default=False, help="print the figures as JSON")
 

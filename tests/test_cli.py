@@ -21,11 +21,13 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import threadpoolctl
 
 import scratchvae
 from scratchvae import checkpoint, cli, proofs, runs
 from scratchvae.evaluate import PCA, Ridge, corrupted, mse
 from scratchvae.evaluate import evaluate as figures_of
+from scratchvae.presets import PRESETS, burda_rate
 from scratchvae.train import fit
 
 KINDS = ("ae", "dae", "vae")
@@ -886,3 +888,59 @@ def test_two_epochs_on_real_digits_on_a_terminal(tmp_path):
         history[name][-1] for name in ("neg_elbo", "reconstruction", "kl", "val_neg_elbo")
     )
     assert f"-ELBO {neg_elbo:.4g} rec {rec:.4g} KL {kl:.4g} val {val:.4g} " in frames[-1]
+
+
+@pytest.mark.parametrize("words", [("train", "--preset"), ("train", "vae", "--preset")])
+def test_a_preset(words, tmp_path, monkeypatch):
+    """784-200-200-50, tanh, batch 20, binarized; the rate falls after 1, 4, 13, ... epochs."""
+    monkeypatch.chdir(tmp_path)
+    small = tmp_path / "small.npy"
+    np.save(small, np.random.default_rng(0).random((60, 16), dtype=np.float32))
+    options = ["burda", "--data", str(small), "--quiet", "--out", "run"]
+    assert cli.main([*words, *options, "--epochs", "2"]) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["hidden"], config["n_latent"], config["activation"]) == ([200, 200], 50, "tanh")
+    assert (config["batch_size"], config["binarize"], config["preset"]) == (20, True, "burda")
+    assert config["optimizer"]["eps"] == 1e-4
+    assert config["optimizer"]["learning_rate"] == pytest.approx(1e-3 * 10 ** (-1 / 7))
+    assert cli.main(["train", "vae", "--resume", "run", "--epochs", "5", "--quiet"]) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["optimizer"]["learning_rate"] == pytest.approx(1e-3 * 10 ** (-2 / 7))
+    assert cli.main([*words, *options[:-1], "other", "--epochs", "5"]) == 0
+    with np.load("run/model.npz") as resumed, np.load("other/model.npz") as whole:
+        np.testing.assert_array_equal(resumed["theta"], whole["theta"])
+
+
+def test_a_preset_decides(capsys):
+    assert (
+        cli.main(["train", "vae", "--preset", "burda", "--hidden", "4", "--batch-size", "7"]) == 2
+    )
+    assert "leave out --batch-size, --hidden" in capsys.readouterr().err
+    assert cli.main(["train", "--preset", "borda"]) == 2
+    assert "burda" in capsys.readouterr().err
+
+
+def test_the_published_schedule():
+    rates = [burda_rate(epoch) for epoch in range(3280)]
+    counts = [rates.count(r) for r in sorted(set(rates), reverse=True)]
+    assert counts == [1, 3, 9, 27, 81, 243, 729, 2187]
+    assert rates[0] == 1e-3
+    assert rates[-1] == pytest.approx(1e-4)
+    assert PRESETS["burda"].epochs == 3280
+
+
+def test_threads(tmp_path, monkeypatch):
+    seen = []
+
+    def spy(*arguments, **options):
+        pools = threadpoolctl.threadpool_info()
+        seen.append([p["num_threads"] for p in pools if p["user_api"] == "blas"])
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(scratchvae.cli, "fit", spy)
+    monkeypatch.chdir(tmp_path)
+    np.save("small.npy", np.random.default_rng(0).random((60, 16), dtype=np.float32))
+    words = ["train", "ae", "--data", "small.npy", "--epochs", "1", "--quiet", "--threads", "1"]
+    assert cli.main(words) == 0
+    assert seen
+    assert all(n == 1 for n in seen[0])
