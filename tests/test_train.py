@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import redirect_stderr
 
 import numpy as np
@@ -805,3 +806,13 @@ def test_a_resumed_bar_starts_where_it_stopped(terminal):
     assert "epoch 3/3" in first
     assert "epoch 1/3" not in terminal.getvalue()
     assert f"MSE {training.history['mse'][1]:.4g}" in first
+
+
+def test_fit_needs_little_beside_the_data():
+    x = np.random.default_rng(0).random((20_000, 100), dtype=np.float32)
+    model = Autoencoder(100, hidden=(8,), n_latent=2)
+    tracemalloc.start()
+    fit(model, x, epochs=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 4  # a copy of the data, or of what is made of it, would show
