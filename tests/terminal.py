@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -17,6 +19,13 @@ from pathlib import Path
 ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])"
 )
+
+# A session leader does not own the terminal that it was handed; here it takes it, for Ctrl-C.
+IN_THE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Terminal:
@@ -46,14 +55,23 @@ class Terminal:
         environment.pop("COLUMNS", None)
         environment.pop("LINES", None)
         command = [sys.executable, "-m", "scratchvae", *arguments]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.raw = ""  # all that was written, with its escape sequences
         self._seen = 0  # how much of `text` earlier `expect` calls have used up
         self.code: int | None = None
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(cwd)
-            os.execve(command[0], command, environment)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.fd, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_THE_TERMINAL, *command],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        self.pid = self.process.pid
 
     @property
     def text(self) -> str:
@@ -89,10 +107,8 @@ class Terminal:
         deadline = time.monotonic() + timeout
         while self.code is None:
             self._read(0.05)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
+            self.code = self.process.poll()
+            if self.code is None and time.monotonic() > deadline:
                 raise AssertionError(f"still running; the end of the output:\n{self.text[-3000:]}")
         while self._read(0.05):
             pass
@@ -105,14 +121,14 @@ class Terminal:
             data = os.read(self.fd, 65536)
         except OSError:  # Linux: the other side is closed
             return False
-        self.raw += data.decode("utf-8", errors="replace")
+        self.raw += self._decoder.decode(data)
         return bool(data)
 
     def __enter__(self) -> Terminal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.code is None:
-            self.kill()
-            os.waitpid(self.pid, 0)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
         os.close(self.fd)
