@@ -306,8 +306,9 @@ def differentiate(
 def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:
     """f, and its round-off: how unevenly it moves when the tensor moves by its last bits.
 
-    Second differences of f at x + k eps |x| (of 1 where x is 0), on each side of x apart, so that a
-    jump of f at x is not taken for noise.
+    Second differences of f at x + k h |x| (of 1 where x is 0), on each side of x apart, so that a
+    jump of f at x is not taken for noise. In float64 h is 64 eps: by less, an f that is the
+    difference of two larger numbers may not move at all.
     """
     x = inputs[name]
     line = Line(f, inputs, name, np.where(x == 0, 1, x))
@@ -315,7 +316,8 @@ def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[f
         dtype = np.asarray(f(inputs)).dtype
     f0 = evaluate(f, inputs)
     eps = max(line.eps, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
-    sides = np.array([[line(s * k * eps)[1] for k in range(1, 8)] for s in (1, -1)])
+    h = 64 * eps if eps < 1e-10 else eps
+    sides = np.array([[line(s * k * h)[1] for k in range(1, 8)] for s in (1, -1)])
     uneven = np.abs(np.diff(sides, 2)).max(axis=1) / 2 if np.isfinite(sides).all() else np.zeros(1)
     return f0, max(eps * abs(f0), float(uneven.min()))
 

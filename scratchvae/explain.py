@@ -19,7 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 
-AXES = {"B": "the batch", "D": "the features", "H": "the hidden units", "L": "the latents"}
+AXES = {
+    **{"B": "the batch", "D": "the features", "H": "the hidden units"},
+    **{"L": "the latents", "K": "the samples", "C": "the classes"},
+}
 CONSTANTS = {
     2.0: "counts twice, or has lost a 1/2",
     0.5: "has a 1/2 too many, or counts once of two",
@@ -312,7 +315,8 @@ class _Comparison:
         for axis, where in cases:
             constant = (self.a - self.n).mean(axis=axis, keepdims=True)
             if self.a.size > 1 and self.fits(self.n + constant):
-                return Finding("offset", f"{self.name} is right but for a constant added {where}")
+                text = f"{self.name} is right but for a constant added {where}"
+                return Finding("offset", text, {} if axis is None else {"axis": axis})
         return None
 
     def elements(self) -> Finding:
@@ -324,7 +328,7 @@ class _Comparison:
             return Finding("sign", f"{text}, by the sign only", numbers)
         if 2 * k <= size:
             text += f", {positions(wrong.tolist(), self.a.shape)}"
-            return Finding("elements", text, numbers)
+            return Finding("elements", text, {**numbers, "at": indices(wrong, self.a.shape)})
         if np.all(self.a.ravel()[wrong] * self.n.ravel()[wrong] > 0):
             text += (
                 ", each by a positive factor of its own: a factor that depends on the element is "
@@ -400,11 +404,15 @@ def number(c: float) -> str:
     return f"{c:.3g}" if hides and abs(c) < 0.5 else f"{c:.10g}" if hides else rounded
 
 
-def positions(indices: Sequence[int], shape: tuple[int, ...]) -> str:
-    """Where flat `indices` lie in an array of `shape`: the first three."""
-    where = [tuple(int(k) for k in np.unravel_index(i, shape)) for i in indices[:3]]
-    more = f" and {len(indices) - 3} more" if len(indices) > 3 else ""
-    return "at " + ", ".join(map(str, where)) + more
+def positions(flat: Sequence[int], shape: tuple[int, ...]) -> str:
+    """Where the indices `flat` lie in an array of `shape`: the first three."""
+    more = f" and {len(flat) - 3} more" if len(flat) > 3 else ""
+    return "at " + ", ".join(str(tuple(index)) for index in indices(flat[:3], shape)) + more
+
+
+def indices(flat: Sequence[int] | Array, shape: tuple[int, ...]) -> list[list[int]]:
+    """The indices by axis of the first three of `flat`."""
+    return [[int(k) for k in np.unravel_index(i, shape)] for i in flat[:3]]
 
 
 def listed(indices: Array) -> str:

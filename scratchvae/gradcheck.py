@@ -34,7 +34,15 @@ from scratchvae.derivatives import (
     evaluate,
     numerical_gradient,
 )
-from scratchvae.explain import Finding, Report, TensorReport, explain, positions, unusable
+from scratchvae.explain import (
+    Finding,
+    Report,
+    TensorReport,
+    explain,
+    indices,
+    positions,
+    unusable,
+)
 
 __all__ = [
     "MODEL_TOLERANCE",
@@ -312,7 +320,8 @@ class _Check:
         if directions and found[0].kind == "elements":  # its positions are those of the sample
             wrong = [p for p, bad in zip(places, group.wrong, strict=True) if bad]
             text = f"{_label(name)} is wrong in {len(wrong)} of {len(places)} elements sampled, "
-            return [replace(found[0], text=text + positions(wrong, a.shape))]
+            numbers = {**found[0].numbers, "at": indices(wrong, a.shape)}
+            return [replace(found[0], text=text + positions(wrong, a.shape), numbers=numbers)]
         return found
 
     def locate(self, name: str, a: Array, direction: Array) -> int:

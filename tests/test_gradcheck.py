@@ -1029,3 +1029,14 @@ def test_a_kink_too_slight_to_place_leaves_the_verdict_open():
     report = check_gradients(f, x, exact, method="richardson")
     assert report.verdict == "inconclusive"
     assert not check_gradients(f, x, 1.1 * exact).ok
+
+
+def test_the_round_off_of_a_small_difference_of_large_numbers():
+    """f moves by less than the last bit of the two that it is the difference of."""
+
+    def f(x):
+        return (0.3 + 0.065 * x[0]) - (0.2999 + 1e-9 * x[0] ** 2)
+
+    for start in np.linspace(-0.3, 0.3, 41):
+        slope = numerical_gradient(f, np.array([start]), "richardson")[0]
+        assert slope == pytest.approx(0.065 - 2e-9 * start, abs=1e-11)

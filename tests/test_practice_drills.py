@@ -85,6 +85,33 @@ def flagged(errors, t):
     return len([e for e in errors if e > t])
 
 
+def tiny_autoencoder(n):
+    x, w = np.array(n["x"]), np.array(n["w"])
+    y = np.clip(x @ w, 0, None) * w
+    return sum((x - y) ** 2) / len(x)
+
+
+def mean_square_of_noise(sigma):
+    n, step = np.linspace(-12 * sigma, 12 * sigma, 241, retstep=True)
+    return sum(step * t * t * density(t, 0, sigma) for t in n)
+
+
+def best_shrinkage(n):
+    """Where the error is lowest, a parabola in w: its mean over x, noise = +- their deviations."""
+    corners = [(a * math.sqrt(n["v"]), b * n["sigma"]) for a in (-1, 1) for b in (-1, 1)]
+    left, middle, right = (
+        sum((w * (x + noise) - x) ** 2 for x, noise in corners) / 4 for w in (-1, 0, 1)
+    )
+    return (left - right) / (left - 2 * middle + right) / 2
+
+
+def used_latents(n):
+    """How often the loss of lesson 14 is lowest at a weight w > 0, with all else at its best."""
+    w = np.linspace(0, 4, 4001)
+    t = w**2 + n["beta"] * n["s2"]
+    return sum(int((a / t + np.log(t)).argmin() > 0) for a in n["eigenvalues"])
+
+
 KEYS = {
     "kl-1d": lambda n: integral_kl(n["mu"], math.sqrt(n["v"])),
     "kl-2d": lambda n: (
@@ -153,6 +180,14 @@ KEYS = {
         flagged(n["anomalous"], n["t"]) / flagged(n["anomalous"] + n["normal"], n["t"])
     ),
     "anomaly-auc": pairs,
+    "ae-forward": tiny_autoencoder,
+    "dae-identity": lambda n: mean_square_of_noise(n["sigma"]),
+    "dae-shrink": best_shrinkage,
+    "active-latents": used_latents,
+    "mean-mse-weight": lambda n: (
+        slope(lambda d: sum([d**2 / 2] * n["D"]), 1.0) / slope(lambda d: d**2, 1.0)
+    ),
+    "kl-batch-mean": lambda n: sum(integral_kl(m, 1.0) for m in n["mu1"] + n["mu2"]) / 2,
 }
 
 

@@ -163,6 +163,34 @@ def test_load_raises_with_file_and_id(tmp_path):
         questions.load([path])
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('id = "kl-at-prior"', f"id = {'9' * 5000}"),  # more digits than Python converts
+        ('id = "kl-at-prior"', 'id = "\\u001b[2J"'),
+        ('id = "kl-at-prior"', f'id = "{"x" * 5000}"'),
+        ('[[question.option]]\nsame = "3"\nvalue = 3\n', ""),
+    ],
+)
+def test_a_bad_file_is_one_line_with_its_name(old, new, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        questions.load([path])
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def test_an_option_that_is_no_table(tmp_path):
+    path = tmp_path / "mine.toml"
+    options = '[{ same = "1", right = true }, { same = "2" }, { same = "3" }, 4]'
+    start = GOOD_SET.index("[[question.option]]")
+    text = GOOD_SET[:start].replace("[question.text]", f"option = {options}\n[question.text]")
+    path.write_text(re.sub(r"verify = '''.*?'''", "", text, flags=re.DOTALL), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine\.toml: kl-at-prior: has 3 options, want 4"):
+        questions.load([path])
+
+
 def test_load_makes_cards(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(GOOD_SET + linked("s"), encoding="utf-8")
@@ -210,6 +238,10 @@ def test_all_are_well_formed():
 def test_all_drills_exist(monkeypatch):
     monkeypatch.undo()
     assert questions.drill_problems(LOADED.values()) == []
+
+
+def test_every_calculation_comes_back_with_new_numbers():
+    assert [card.id for card in CARDS if card.kind == "calculation" and card.drill is None] == []
 
 
 @pytest.mark.parametrize(

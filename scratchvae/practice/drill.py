@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from scratchvae import argument_types as types
 from scratchvae.practice import drill_cards, language
 from scratchvae.practice.cards import TOPICS
 from scratchvae.practice.drill_cards import Drill
@@ -24,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_number(parser, 5)
     parser.add_argument("--list", action="store_true", help="show the topics and their drills")
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=types.seed, help=argparse.SUPPRESS)
     add_option(parser)
 
 

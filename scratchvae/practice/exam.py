@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from scratchvae import argument_types as types
 from scratchvae.practice import drill_cards, language, questions
 from scratchvae.practice.cards import TOPICS, Card
 from scratchvae.practice.keyboard import Keyboard
@@ -46,9 +47,16 @@ _LONGEST_GAP = 5.0  # a longer gap between two looks at the clock: the machine s
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae exam`."""
-    parser.add_argument("--minutes", type=float, default=MINUTES, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=_minutes, default=MINUTES, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=types.seed, help=argparse.SUPPRESS)
     add_option(parser)
+
+
+def _minutes(text: str) -> float:
+    minutes = types.real(text)
+    if not 0 < minutes <= 1440:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a number > 0 and <= 1440")
+    return minutes
 
 
 def run(arguments: argparse.Namespace) -> None:

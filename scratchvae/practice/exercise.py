@@ -1,14 +1,413 @@
-"""`scratchvae exercise`."""
+"""`scratchvae exercise`: write a backward pass, save, and hear within a second what is wrong."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scratchvae.practice import content
+from scratchvae.practice.language import LANGUAGES, Messages, choose
+
+if TYPE_CHECKING:
+    from scratchvae.practice.exercises import Exercise
+    from scratchvae.practice.grade import Grade
+    from scratchvae.practice.screen import Screen
+    from scratchvae.practice.workbook import Workbook
+
+POLL = 0.2  # seconds between two looks at the file
+STYLES = {"good": "green", "bad": "bold red", "plain": "", "faint": "dim", "code": "cyan"}
+ACTIONS = {
+    "list": "all exercises and how far you are",
+    "run": "check one exercise once; exit code 0 if it passes, 1 if not",
+    "hint": "the next of three hints",
+    "solution": "the solution and its derivation, after passing (or with --give-up)",
+    "reset": "begin one anew; what you wrote is kept as NAME.py.bak-1, -2 ...",
+    "skip": "leave one out and go on with the next",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae exercise`."""
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    for name, text in ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument(
+            "--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help="English or Japanese"
+        )
+        action.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
+        action.add_argument("--seed", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if name != "list":
+            action.add_argument(
+                "name", nargs="?", metavar="NAME", help="number or part of the name (the current)"
+            )
+        if name == "solution":
+            action.add_argument("--give-up", action="store_true", help="see it without passing")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry out `scratchvae exercise`."""
-    raise ValueError("not written yet")
+    desk = Desk(arguments)
+    getattr(desk, arguments.action or "go_on")()
+
+
+def folder() -> Path:
+    """Where the exercises are: `exercises` in the current folder, or this folder if it is that."""
+    here = Path()
+    inside = here.resolve().name == "exercises" and (here / "progress.json").exists()
+    return here if inside else here / "exercises"
+
+
+class Desk:
+    """One run of the command: its options, its words, and the learner's workbook."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from scratchvae.practice.exercises import load_all
+        from scratchvae.practice.screen import Screen
+        from scratchvae.practice.workbook import Workbook
+
+        self.language = choose(arguments.lang)
+        self.say = Messages("exercise", self.language)
+        self.screen: Screen = Screen(self.language, json=arguments.json)
+        self.json: bool = arguments.json
+        self.seed: int | None = arguments.seed
+        self.name: str | None = getattr(arguments, "name", None)
+        self.gives_up: bool = getattr(arguments, "give_up", False)
+        self.exercises = load_all()
+        self.book: Workbook = Workbook(folder(), self.exercises, self.passes)
+        self.entries()
+
+    # ------------------------------------------------------------------------------- the actions
+
+    def go_on(self) -> None:
+        """Show the current exercise and watch its file; without a terminal, check it once."""
+        exercise = self.book.current()
+        if exercise is None:
+            return self.all_done()
+        if self.json or not self.screen.interactive:
+            self.begin(exercise)
+            self.line("no_terminal")
+            return self.finish(exercise, self.check(exercise))
+        with suppress(KeyboardInterrupt):
+            while exercise is not None:
+                self.begin(exercise)
+                self.watch(exercise)
+                self.screen.line()
+                exercise = self.book.current(after=exercise)
+            return self.all_done()
+        self.screen.line()
+        return self.line("stopped", style="dim")
+
+    def run(self) -> None:
+        """Check one exercise once."""
+        exercise = self.chosen()
+        self.book.write(exercise, self.language)
+        self.finish(exercise, self.check(exercise))
+
+    def list(self) -> None:
+        """Show all exercises."""
+        entries, current = self.entries(), self.book.current()
+        rows = []
+        for exercise in self.exercises:
+            entry = entries.get(exercise.stem)
+            state = entry.state if entry else "open"
+            rows.append(
+                {
+                    "number": exercise.number,
+                    "name": exercise.stem,
+                    "title": content.text(exercise.title, self.language),
+                    "lesson": exercise.lesson,
+                    "state": state,
+                    "current": exercise is current,
+                    "hints": entry.hints if entry else 0,
+                    "gave_up": bool(entry and entry.gave_up),
+                    "checks": entry.checks if entry else 0,
+                    "passed_at": entry.passed_at if entry else None,
+                }
+            )
+        done = sum(row["state"] == "passed" for row in rows)
+        marks = {"passed": "x", "skipped": "-", "open": " "}
+        for row in rows:
+            mark = ">" if row["current"] else " "
+            notes = [self.say("skipped_note")] if row["state"] == "skipped" else []
+            notes += [self.say("gave_up_note")] if row["gave_up"] else []
+            note = self.say("notes", notes=self.say("and").join(notes)) if notes else ""
+            lead = f"{mark} [{marks[str(row['state'])]}] {row['number']:2d}  "
+            style = {"passed": "green", "skipped": "dim"}.get(str(row["state"]), "")
+            self.hang(lead, f"{row['title']}{note}", "bold" if row["current"] else style)
+        self.line("count", done=done, all=len(rows))
+        if current is None:
+            self.all_done(silent=self.json)
+        self.report({"exercises": rows, "passed": done})
+
+    def hint(self) -> None:
+        """Show the next hint."""
+        exercise = self.chosen()
+        level = min(self.book.entry(exercise).hints + 1, len(exercise.hints))
+        self.book.change(exercise, hints=level)
+        text = content.text(exercise.hints[level - 1], self.language)
+        self.screen.panel(
+            self.say("hint_title", level=level, number=exercise.number),
+            self.wrapped(text),
+        )
+        more = "more_hints" if level < len(exercise.hints) else "last_hint"
+        self.line(more, name=exercise.number, style="dim")
+        self.report({"name": exercise.stem, "level": level, "hint": text})
+
+    def solution(self) -> None:
+        """Show the solution, if it was earned or given up."""
+        exercise = self.chosen()
+        entry = self.book.entry(exercise)
+        if entry.state != "passed" and not entry.gave_up and not self.gives_up:
+            raise ValueError(self.say("not_yet", name=exercise.number))
+        if entry.state != "passed":
+            entry = self.book.change(exercise, gave_up=True)
+        derivation = content.text(exercise.derivation, self.language)
+        lines = [*self.wrapped(derivation), *self.wrapped("\n" + exercise.solution, code=True)]
+        self.screen.panel(self.say("solution_title", number=exercise.number), lines)
+        if entry.state != "passed":
+            self.line("gave_up", style="dim")
+        self.report(
+            {
+                "name": exercise.stem,
+                "solution": exercise.solution,
+                "derivation": derivation,
+                "gave_up": entry.gave_up,
+            }
+        )
+
+    def reset(self) -> None:
+        """Begin an exercise anew."""
+        exercise = self.chosen()
+        kept = self.book.reset(exercise, self.language)
+        path = self.book.file(exercise)
+        if kept:
+            self.line("reset_kept", path=path, kept=kept)
+        else:
+            self.line("reset", path=path)
+        self.report({"name": exercise.stem, "kept": str(kept) if kept else None})
+
+    def skip(self) -> None:
+        """Leave an exercise out."""
+        exercise = self.chosen()
+        if self.book.entry(exercise).state == "passed":
+            raise ValueError(self.say("skip_passed", name=exercise.number))
+        self.book.change(exercise, state="skipped")
+        following = self.book.current(after=exercise)
+        self.line("skipped", title=content.text(exercise.title, self.language))
+        if following:
+            self.line("next_is", title=self.titled(following))
+        self.report(
+            {"name": exercise.stem, "state": "skipped", "next": following and following.stem}
+        )
+
+    # -------------------------------------------------------------------------------- the parts
+
+    def begin(self, exercise: Exercise) -> None:
+        """Write the exercise's file, and show the task."""
+        path = self.book.file(exercise)
+        there = path.exists()
+        self.book.write(exercise, self.language)
+        task = content.text(exercise.task, self.language)
+        self.screen.panel(self.titled(exercise), self.wrapped(task))
+        self.line("file_there" if there else "file_written", path=path, function=exercise.function)
+        self.screen.line(self.screen.lesson(exercise.lesson))
+        if self.screen.interactive and not self.json:
+            self.line("watching", style="dim")
+
+    def watch(self, exercise: Exercise) -> None:
+        """Check every save, until one passes."""
+        path = self.book.file(exercise)
+        seen: bytes | None = path.read_bytes() if self.book.untouched(exercise) else None
+        stamp: tuple[int, int] | None = None
+        missing = 0
+        while True:
+            now = _stamp(path)
+            if now is None:
+                missing += 1
+                if missing * POLL >= 1 and seen != b"":
+                    self.line("file_gone", path=path, name=exercise.number, style="bold red")
+                    seen = b""
+            elif now != stamp or seen is None:
+                missing = 0
+                data = _settled(path)
+                stamp = now if data is not None else None
+                if data is not None and data != seen:
+                    seen = data
+                    try:
+                        grade = self.check(exercise)
+                    except FileNotFoundError:  # some editors delete it before they write it
+                        continue
+                    self.show(exercise, grade)
+                    if grade.ok:
+                        return
+            time.sleep(POLL)
+
+    def check(self, exercise: Exercise) -> Grade:
+        """Grade the learner's file, and remember the result."""
+        from scratchvae.practice.grade import grade
+
+        path = self.book.file(exercise)
+        result = grade(exercise, path, seed=self.seed)
+        self.book.change(exercise, checks=1)
+        if result.ok:
+            self.book.passed(exercise)
+        return result
+
+    def passes(self, exercise: Exercise, path: Path) -> bool:
+        """Whether a file passes, without a word."""
+        from scratchvae.practice.grade import grade
+
+        return grade(exercise, path).ok
+
+    def show(self, exercise: Exercise, grade: Grade) -> None:
+        """Say what came of a check."""
+        from scratchvae.practice.diagnosis import report
+
+        self.screen.line()
+        when = time.strftime("%H:%M:%S")
+        self.line(
+            "passed" if grade.ok else "failed",
+            time=when,
+            title=self.titled(exercise),
+            style="bold green" if grade.ok else "bold",
+        )
+        for line in report(exercise, grade, self.language):
+            text = line.text.lstrip(" ")
+            lead = line.text[: len(line.text) - len(text)]
+            self.hang(lead, text, STYLES[line.style], len(lead) + 2)
+        if grade.ok:
+            self.line("congratulations", style="bold green")
+            self.line("see_solution", name=exercise.number, style="dim")
+
+    def finish(self, exercise: Exercise, grade: Grade) -> None:
+        """Say what came of the only check; exit with 1 unless it passed."""
+        from scratchvae.practice.diagnosis import report
+
+        self.show(exercise, grade)
+        following = self.book.current(after=exercise)
+        if grade.ok and following:
+            self.line("next_is", title=self.titled(following))
+        self.report(
+            {
+                "name": exercise.stem,
+                "file": str(self.book.file(exercise)),
+                "passed": grade.ok,
+                "gradient": grade.gradient,
+                "meaning": grade.meaning,
+                "problem": asdict(grade.problem) if grade.problem else None,
+                "outputs": [
+                    {
+                        "name": judged.name,
+                        "oracle": judged.oracle,
+                        "right": judged.ok,
+                        "findings": [f.kind for f in judged.findings],
+                    }
+                    for judged in grade.outputs
+                ],
+                "objections": [o.kind for o in grade.objections],
+                "report": [line.text for line in report(exercise, grade, self.language)],
+                "printed": grade.printed,
+                "seed": grade.seed,
+            }
+        )
+        if not grade.ok:
+            raise SystemExit(1)
+
+    def all_done(self, silent: bool = False) -> None:
+        """Say that no exercise is open."""
+        entries = self.entries()
+        skipped = [e for e in self.exercises if (x := entries.get(e.stem)) and x.state == "skipped"]
+        if silent:
+            return
+        self.line("all_done", style="bold green")
+        if skipped:
+            numbers = self.say("and").join(str(e.number) for e in skipped)
+            self.line("still_skipped", numbers=numbers, first=skipped[0].number)
+        self.report({"name": None, "passed": not skipped, "skipped": [e.stem for e in skipped]})
+
+    def chosen(self) -> Exercise:
+        """The exercise that NAME stands for, or the current one."""
+        if self.name is None:
+            if current := self.book.current():
+                return current
+            raise ValueError(self.say("name_one"))
+        if self.name.isdigit():
+            found = [e for e in self.exercises if e.number == int(self.name)]
+        else:
+            name = Path(self.name).name.removesuffix(".py")
+            found = [e for e in self.exercises if e.stem == name]
+            found = found or [e for e in self.exercises if name.lower() in e.stem.lower()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = self.say("and").join(e.stem for e in found)
+            raise ValueError(self.say("ambiguous", name=self.name, names=names))
+        raise ValueError(self.say("unknown", name=self.name))
+
+    def entries(self) -> Any:
+        """The learner's progress; what had to be repaired is said."""
+        entries = self.book.entries()
+        for notice in self.book.notices:
+            self.line(f"progress_{notice.kind}", kept=notice.kept, passed=notice.passed)
+        self.book.notices.clear()
+        return entries
+
+    def titled(self, exercise: Exercise) -> str:
+        """The number and the title."""
+        return f"{exercise.number}. {content.text(exercise.title, self.language)}"
+
+    def line(self, key: str, style: str = "", **values: Any) -> None:
+        """Say one of the messages."""
+        self.screen.line(self.say(key, **values), style)
+
+    def wrapped(self, text: str, code: bool = False) -> Any:
+        """A text as lines for a panel."""
+        from scratchvae.practice.screen import styled, wrap, wrap_code
+
+        return styled((wrap_code if code else wrap)(text, self.screen.width))
+
+    def hang(self, lead: str, text: str, style: str, indent: int | None = None) -> None:
+        """Show one line that begins with `lead`; what does not fit goes on, indented."""
+        from scratchvae.practice.screen import styled, wrap
+
+        indent = len(lead) if indent is None else indent
+        width = max(20, min(92, self.screen.console.width)) - max(indent, len(lead))
+        first, *rest = wrap(text, width)
+        self.screen.lines(styled([lead + first, *(" " * indent + row for row in rest)], style))
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Print the result as JSON, if that was asked for."""
+        from scratchvae.practice.screen import print_json
+
+        if self.json:
+            print_json(values)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size
+    return None
+
+
+def _settled(path: Path, pause: Callable[[float], None] = time.sleep) -> bytes | None:
+    """The content of a file that is not being written at this moment; None if there is none."""
+    try:
+        before = path.read_bytes()
+        for _ in range(10):
+            pause(0.03)
+            after = path.read_bytes()
+            if after == before:
+                break
+            before = after
+    except OSError:
+        return None
+    return before

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scratchvae.arrays import one_line
 from scratchvae.practice import content, drill_cards
 from scratchvae.practice.cards import TOPICS, Card, Option, Text
 from scratchvae.practice.language import LANGUAGES
@@ -50,7 +51,7 @@ def load(paths: Iterable[Path] | None = None) -> list[Card]:
     """The cards of `paths` (of all quiz files); ValueError naming file and id if one is wrong."""
     questions, problems = read(paths)
     if problems:
-        raise ValueError(problems[0])
+        raise ValueError(one_line(problems[0]))
     return [question.card for question in questions]
 
 
@@ -133,10 +134,10 @@ def _problems(
 
 
 def _option_problems(options: Any, verified: bool) -> Iterator[str]:
-    if not isinstance(options, list) or len(options) != N_OPTIONS:
-        yield f"has {len(options) if isinstance(options, list) else 0} options, want {N_OPTIONS}"
-        return
     tables = _tables(options)
+    if len(tables) != N_OPTIONS or len(options) != N_OPTIONS:
+        yield f"has {len(tables)} options, want {N_OPTIONS}"
+        return
     rights = sum(option.get("right") is True for option in tables)
     if rights != 1:
         yield f"has {rights} options with right = true, want one"

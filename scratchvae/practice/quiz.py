@@ -9,18 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scratchvae import argument_types as types
 from scratchvae.practice import language, questions
 from scratchvae.practice.cards import TOPICS, Card
 from scratchvae.practice.language import Messages
 from scratchvae.practice.screen import Screen, StopAsking, print_json
 from scratchvae.practice.state import Answer, State, add_option
 
+MOST = 1000  # questions at a time
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae quiz`."""
     parser.add_argument("topic", nargs="?", choices=TOPICS, help="one topic only (all)")
     add_number(parser, 10)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=types.seed, help=argparse.SUPPRESS)
     add_option(parser)
 
 
@@ -28,22 +31,12 @@ def add_number(parser: argparse.ArgumentParser, default: int | None) -> None:
     """Add -n N, how many questions."""
     parser.add_argument(
         "-n",
-        type=_count,
+        type=types.whole(1, MOST),
         default=default,
         metavar="N",
         dest="number",
         help=f"how many questions ({'all' if default is None else default})",
     )
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, want a whole number >= 1")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> None:

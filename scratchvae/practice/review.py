@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 
+from scratchvae import argument_types as types
 from scratchvae.practice import drill_cards, language, questions
 from scratchvae.practice.cards import Card
 from scratchvae.practice.language import Messages
@@ -27,7 +28,7 @@ Item = tuple[str, str]  # ("question" | "drill", id)
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae review`."""
     add_number(parser, None)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=types.seed, help=argparse.SUPPRESS)
     add_option(parser)
 
 

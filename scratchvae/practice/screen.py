@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LETTERS = "abcdefgh"
+_SAMPLES = {"en": "σ━", "ja": "あ漢━"}  # an encoding with these has all that is shown
 WIDEST = 92  # longer lines are hard to read
 
 _NOT_FIRST = "、。，．,.:;!?)]}！？）」』】〕・：；ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々…％%"
 _NOT_LAST = "（「『【〔([{"
 _KEEP = re.compile(r"\s|[-*•] |\d+[.)] |[（(]\d+[）)]")  # such a line begins on a line of its own
+_BARS = str.maketrans("━─", "=-")  # for an encoding without them
 
 
 class StopAsking(Exception):
@@ -42,17 +44,17 @@ class Screen:
     def __init__(self, language: str, json: bool = False) -> None:
         from rich.console import Console
 
-        class _Console(Console):
-            def on_broken_pipe(self) -> None:
-                raise  # rich would exit with code 1
-
         self.language = language
         self.stream: TextIO = sys.stderr if json else sys.stdout
         for stream in (self.stream, sys.stdin):
             if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no disaster
                 stream.reconfigure(errors="replace")
-        self.console = _Console(file=self.stream, highlight=False, soft_wrap=False)
+        self.console = Console(file=self.stream, highlight=False, soft_wrap=False)
         self.messages = Messages("screen", language)
+        self._encodes = _encodes(self.stream, _SAMPLES[language])
+        if not self._encodes:
+            encoding = self.stream.encoding
+            print(f"scratchvae: {self.messages('encoding', encoding=encoding)}", file=sys.stderr)
 
     @property
     def interactive(self) -> bool:
@@ -77,6 +79,8 @@ class Screen:
     def lines(self, lines: Iterable[RichText]) -> None:
         """Show lines that are broken already."""
         for line in lines:
+            if not self._encodes:
+                line.plain = line.plain.translate(_BARS)
             self.console.print(line, no_wrap=True, overflow="ignore", crop=False)
 
     def panel(self, title: str, lines: Sequence[RichText]) -> None:
@@ -146,7 +150,8 @@ class Screen:
             typed = unicodedata.normalize("NFKC", raw).strip().lower()
             if not raw.endswith("\n") or not _is_terminal(sys.stdin):
                 self.stream.write(typed + "\n")  # nothing has ended the prompt's line yet
-            if not raw or typed in ("q", "quit"):
+            gone = getattr(self.stream, "gone", False)  # then nobody sees what is asked
+            if not raw or typed in ("q", "quit") or gone:
                 raise StopAsking
             if (answer := accept(typed)) is not None:
                 return answer
@@ -175,6 +180,14 @@ def chosen(typed: str, order: Sequence[int]) -> int | None:
 def letter(order: Sequence[int], index: int) -> str:
     """The letter under which option `index` was shown."""
     return LETTERS[list(order).index(index)]
+
+
+def _encodes(stream: TextIO, sample: str) -> bool:
+    try:
+        sample.encode(stream.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _is_terminal(stream: TextIO | None) -> bool:  # Python has no stdin where it was closed
@@ -306,7 +319,8 @@ def columns_of(text: str) -> int:
 
 
 def print_json(report: Any) -> None:
-    """Print a report as JSON."""
+    """Print a report as JSON, escaped where stdout may lack a letter of it."""
     import json
 
-    print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
+    escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(report, indent=2, ensure_ascii=escaped, allow_nan=False))

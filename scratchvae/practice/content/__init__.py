@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read one file; ValueError with its name and the line if it is not valid TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number too long
         raise ValueError(f"{path}: {error}") from None
 
 

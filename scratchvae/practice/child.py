@@ -1,0 +1,318 @@
+"""Runs a learner's function in a process of its own: the other half of `sandbox`.
+
+It is started as a script and imports NumPy and nothing of this package. In the folder that it is
+given it finds `job.json` and `arguments.npz`, and leaves `results.json` and `results.npz` there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import faulthandler
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+
+FILE = "answer.py"  # what tracebacks call the learner's file, whatever its real name
+PRINTED = 20_000  # characters that are kept
+OUTSIDE = (
+    *("scratchvae", "torch", "jax", "tensorflow", "autograd", "sympy", "numdifftools", "scipy"),
+    *("cupy", "mpmath", "keras", "casadi"),
+)
+
+
+class Flood(BaseException):
+    """More is printed than anybody reads."""
+
+
+class Refused(ImportError):
+    """An import that an answer must do without."""
+
+
+class Printed:
+    """What stands for stdout and stderr: it keeps the beginning and stops a flood."""
+
+    encoding, errors = "utf-8", "replace"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        """Keep `text`, unless there is too much already."""
+        self.text += text[: PRINTED - len(self.text)]
+        if len(self.text) >= PRINTED:
+            raise Flood
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        """Tell that nobody looks."""
+        return False
+
+
+def encode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Take `value` apart into what JSON can hold and arrays; Python's scalars keep their type."""
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biufc":
+            return {"other": f"array of {value.dtype}"}
+        arrays[f"a{len(arrays)}"] = np.asarray(value)
+        return {"array": f"a{len(arrays) - 1}"}
+    if isinstance(value, tuple | list):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [encode(v, arrays) for v in value[:1000]]}
+    if isinstance(value, dict):
+        return {"dict": [[str(k), encode(v, arrays)] for k, v in value.items()]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"plain": value}
+    return {"other": type(value).__name__}
+
+
+class Other:
+    """A returned value of a type that no answer has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def decode(value: dict[str, Any], arrays: Any) -> Any:
+    """Put together what `encode` took apart."""
+    ((kind, content),) = value.items()
+    if kind == "array":
+        return arrays[content]
+    if kind in ("tuple", "list"):
+        parts = [decode(v, arrays) for v in content]
+        return tuple(parts) if kind == "tuple" else parts
+    if kind == "dict":
+        return {k: decode(v, arrays) for k, v in content}
+    return content if kind == "plain" else Other(content)
+
+
+class Watch:
+    """Follows the learner's lines: where it returns, and whether it nudges its arguments.
+
+    A numerical derivative evaluates a function at x with one element moved, again and again, or
+    with all of them moved a little. So a local array that is an argument but for one element, here
+    one and there another, gives it away, whatever the step and whether or not a function is called.
+    """
+
+    def __init__(self, answer: CodeType, arguments: list[Any], nudges: bool) -> None:
+        self.answer = answer
+        self.returned: int | None = None
+        self.finding: tuple[str, int] | None = None
+        self.originals = [
+            a.copy()
+            for a in arguments
+            if nudges and isinstance(a, np.ndarray) and a.dtype == np.float64 and 1 < a.size < 5000
+        ]
+        self.single: list[set[int]] = [set() for _ in self.originals]
+        self.shifts: list[set[float]] = [set() for _ in self.originals]
+        self.looks = 20_000
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        """Follow one event of the interpreter; see sys.settrace."""
+        if frame.f_code.co_filename != FILE:
+            return None
+        if event == "return" and frame.f_code is self.answer:
+            self.returned = frame.f_lineno
+        if self.finding is None and self.looks > 0:
+            self.look(frame, event == "call" and frame.f_code is not self.answer)
+        return self
+
+    def look(self, frame: FrameType, called: bool) -> None:
+        """Look at the local arrays of a frame; `called`: at the arguments of an inner function."""
+        for value in list(frame.f_locals.values()):
+            if not isinstance(value, np.ndarray):
+                continue
+            self.looks -= 1
+            if value.dtype.kind == "c" or value.dtype.itemsize > 8:
+                self.finding = ("complex" if value.dtype.kind == "c" else "wide", frame.f_lineno)
+            for i, x in enumerate(self.originals):
+                if value.shape == x.shape and value.dtype == x.dtype:
+                    self.compare(i, value - x, called, frame.f_lineno)
+
+    def compare(self, i: int, moved: np.ndarray[Any, Any], called: bool, line: int) -> None:
+        """Remember how a local array differs from argument i."""
+        where = np.flatnonzero(moved)
+        if len(where) == 1:
+            self.single[i].add(int(where[0]))
+        elif len(where) == moved.size:
+            step = float(np.abs(moved).max())
+            if step <= 1e-2 * float(np.abs(self.originals[i]).max()):
+                self.shifts[i].add(float(f"{moved.flat[0]:.3g}"))
+        if len(self.single[i]) > 1 or len(self.shifts[i]) > (0 if called else 1):
+            self.finding = ("nudged", line)
+
+
+def line_of(error: BaseException) -> int | None:
+    """The last line of the learner's file on the way to `error`."""
+    lines, traceback = [], error.__traceback__
+    while traceback:
+        if traceback.tb_frame.f_code.co_filename == FILE:
+            lines.append(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    if isinstance(error, RecursionError):  # the last is the line of the def, the one before calls
+        lines = lines[:-1] or lines
+    return lines[-1] if lines else None
+
+
+def problem_of(error: BaseException) -> dict[str, Any]:
+    """Name what stopped the learner's code."""
+    kinds: list[tuple[type[BaseException], str]] = [
+        (Flood, "flood"),
+        (SystemExit, "exit"),
+        (KeyboardInterrupt, "exit"),
+        (NotImplementedError, "blank"),
+        (Refused, "import"),
+        (RecursionError, "recursion"),
+        (MemoryError, "memory"),
+        (SyntaxError, "syntax"),
+    ]
+    kind = next((name for base, name in kinds if isinstance(error, base)), "exception")
+    line = error.lineno if isinstance(error, SyntaxError) else line_of(error)
+    try:
+        text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    except Exception:
+        text = ""
+    return {"kind": kind, "line": line, "type": type(error).__name__, "text": text[:300]}
+
+
+def fresh_namespace(allowed: list[str], refused: list[str]) -> dict[str, Any]:
+    """The globals of a learner's module: what is refused is not there, imports are looked at."""
+    inner = {k: v for k, v in vars(builtins).items() if k not in refused}
+    namespace: dict[str, Any] = {"__name__": "answer", "__builtins__": inner}
+    original: Callable[..., Any] = builtins.__import__
+
+    def looked_at(name: str, globals: Any = None, *rest: Any, **more: Any) -> Any:
+        if globals is namespace and allowed and name.partition(".")[0] not in allowed:
+            raise Refused(name)
+        return original(name, globals, *rest, **more)
+
+    inner["__import__"] = looked_at
+    return namespace
+
+
+class Blocker:
+    """Refuses libraries that would answer in the learner's place, however they are imported."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Refuse them; leave the rest to the other finders."""
+        if name.partition(".")[0] in OUTSIDE:
+            raise Refused(name)
+
+
+def run(job: dict[str, Any], arguments: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Load one learner's module and call its function on every case, twice where asked."""
+    printed = Printed()
+    result: dict[str, Any] = {"problem": None, "returned": [], "again": [], "changed": []}
+    result |= {"lines": [], "watch": None}
+    namespace = fresh_namespace(job["allowed"], job["refused"])
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            exec(compile(job["source"], FILE, "exec", dont_inherit=True), namespace)
+            function = namespace.get(job["function"])
+            if not callable(function) or not hasattr(function, "__code__"):
+                result["problem"] = {"kind": "no function", "line": None}
+                return result
+            for case in job["cases"]:
+                call(function, case, arguments, arrays, job, result, printed)
+    except BaseException as error:
+        result["problem"] = problem_of(error)
+    finally:
+        sys.settrace(None)
+        result.setdefault("printed", printed.text)
+    return result
+
+
+def call(
+    function: Callable[..., Any],
+    case: dict[str, Any],
+    arguments: Any,
+    arrays: dict[str, Any],
+    job: dict[str, Any],
+    result: dict[str, Any],
+    printed: Printed,
+) -> None:
+    """Call `function` on one case, and keep what it returns and what it did on the way."""
+    given = decode(case, arguments)
+    handed, again = decode(case, arguments), decode(case, arguments)
+    handed, again = copied(handed), copied(again)
+    watch = Watch(function.__code__, list(given), job["nudges"])
+    sys.settrace(watch)
+    try:
+        value = function(*handed)
+    finally:
+        sys.settrace(None)
+        if watch.finding and not result["watch"]:
+            result["watch"] = watch.finding
+    result.setdefault("printed", printed.text)  # of the first call; the others say it again
+    printed.text = ""
+    result["lines"].append(watch.returned)
+    result["changed"].append([i for i, v in enumerate(handed) if not same(v, given[i])])
+    result["returned"].append(encode(value, arrays))
+    if job["twice"]:
+        result["again"].append(encode(function(*again), arrays))
+
+
+def copied(value: Any) -> Any:
+    """A copy of nested arrays."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, tuple | list):
+        return type(value)(copied(v) for v in value)
+    return {k: copied(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether nested arrays are bit for bit the same."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        equal_nan = getattr(a, "dtype", np.dtype(object)).kind in "fc"
+        return bool(np.array_equal(a, b, equal_nan=equal_nan))
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return bool(a == b)
+
+
+def limit(memory: int, seconds: float) -> None:
+    """Limit memory, processor time and the size of files, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limits = {"AS": memory, "CPU": int(seconds) + 2, "FSIZE": 1 << 26, "CORE": 0}
+    for name, value in limits.items():
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            which = getattr(resource, f"RLIMIT_{name}")
+            resource.setrlimit(which, (value, resource.getrlimit(which)[1]))
+
+
+def main(folder: Path) -> None:
+    """Do the jobs in `folder`."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    with np.load(folder / "arguments.npz", allow_pickle=False) as file:
+        arguments = {name: file[name] for name in file.files}
+    if any(one["allowed"] for one in job["jobs"]):
+        sys.meta_path.insert(0, Blocker())
+    limit(job["memory"], job["seconds"])
+    with (folder / "late.txt").open("w") as late:
+        faulthandler.dump_traceback_later(job["seconds"], exit=True, file=late)
+        arrays: dict[str, Any] = {}
+        np.seterr(all="ignore")
+        results = [run(one, arguments, arrays) for one in job["jobs"]]
+        faulthandler.cancel_dump_traceback_later()
+    np.savez(folder / "results.npz", allow_pickle=False, **arrays)
+    part = folder / "results.part"
+    part.write_text(json.dumps(results), encoding="utf-8")
+    part.rename(folder / "results.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

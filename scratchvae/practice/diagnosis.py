@@ -1,0 +1,276 @@
+"""What the oracles found, in words: English as `explain` has it, Japanese from its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from scratchvae.explain import AXES, Finding, number
+from scratchvae.practice import content
+from scratchvae.practice.language import Messages
+
+if TYPE_CHECKING:
+    from scratchvae.practice.exercises import Exercise
+    from scratchvae.practice.grade import Grade
+    from scratchvae.practice.sandbox import Problem
+
+
+#: Findings after which nothing can be said of an array's values.
+BROKEN = frozenset({"wrong shape", "not finite", "complex"})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a report, and what it is: "good", "bad", "plain", "faint" or "code"."""
+
+    style: str
+    text: str
+
+
+def report(exercise: Exercise, grade: Grade, language: str) -> list[Line]:
+    """What is said about a graded answer."""
+    say = Messages("exercise", language)
+    lines = []
+    flood = grade.problem is not None and grade.problem.kind == "flood"
+    if grade.printed.strip() and not flood:
+        printed = grade.printed.rstrip().splitlines()
+        lines.append(Line("faint", say("printed")))
+        lines += [Line("faint", f"  {text}") for text in printed[:10]]
+        lines += [Line("faint", "  ...")] * (len(printed) > 10)
+    if grade.problem:
+        lines += problem(grade.problem, exercise, language)
+    else:
+        for name in ("gradient", "meaning"):
+            verdict = getattr(grade, name)
+            style = {"objects": "bad", "content": "good"}.get(verdict, "faint")
+            which = f"silent_{name}" if verdict == "silent" else verdict
+            lines.append(Line(style, say("oracle", oracle=say(name), verdict=say(which))))
+            lines += _outputs(grade, name, say)
+            if name == "meaning":
+                lines += [Line("plain", f"  {text}") for text in objections(grade, language)]
+    if grade.altered:
+        lines.append(Line("faint", say("altered", names=say("and").join(grade.altered))))
+    return lines
+
+
+def _outputs(grade: Grade, oracle: str, say: Messages) -> list[Line]:
+    """One line an output, in backward order; right ones that follow each other share a line."""
+    lines: list[Line] = []
+    mine = [judged for judged in grade.outputs if judged.oracle == oracle]
+    for ok, group in groupby(mine, lambda judged: judged.ok):
+        if ok:
+            names = say("and").join(judged.name for judged in group)
+            lines.append(Line("good", f"  {say('right', names=names)}"))
+            continue
+        for judged in group:
+            words = [
+                finding(f, judged.name, say.language, value=oracle == "meaning")
+                for f in judged.findings
+            ]
+            lines += [Line("bad" if k == 0 else "plain", f"  {w}") for k, w in enumerate(words)]
+            if {f.kind for f in judged.findings} & BROKEN and grade.line:
+                lines.append(Line("code", f"  {say('at', line=grade.line, source=grade.source)}"))
+    wrong = [judged.name for judged in mine if not judged.ok]
+    if len(wrong) > 1:
+        key = "later_value" if oracle == "meaning" else "later"
+        text = say(key, names=say("and").join(wrong[1:]), before=wrong[0])
+        lines.append(Line("faint", f"  {text}"))
+    return lines
+
+
+def objections(grade: Grade, language: str) -> list[str]:
+    """The sentences of the meaning oracle."""
+    say = Messages("exercise", language)
+    return [
+        say("property", text=o.text[language])
+        if o.kind == "property"
+        else say(o.kind, names=say("and").join(o.names))
+        for o in grade.objections
+    ]
+
+
+def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
+    """What stopped an answer, and the line."""
+    say = Messages("exercise", language)
+    text = say(
+        "problem_" + found.kind.replace(" ", "_"),
+        name=found.name,
+        text=found.text,
+        function=exercise.function,
+        line=found.line,
+        outputs=", ".join(output.name for output in exercise.outputs),
+    )
+    style = "plain" if found.kind == "blank" else "bad"
+    lines = [Line(style, text)]
+    if found.line:
+        lines.append(Line("code", f"  {say('at', line=found.line, source=found.source)}"))
+    return lines
+
+
+# ------------------------------------------------------------------------------------ findings
+
+
+def finding(found: Finding, name: str, language: str, *, value: bool = False) -> str:
+    """A finding of `explain` about `name` as a sentence. `value`: it is no gradient."""
+    if language == "en":
+        return found.text
+    return _Japanese(found, name, value).sentence()
+
+
+@cache
+def _say() -> Messages:
+    return Messages("diagnosis", "ja")
+
+
+@cache
+def _terms() -> dict[str, str]:
+    return dict(content.read(content.ROOT / "messages" / "diagnosis.toml")["terms"])
+
+
+class _Japanese:
+    """A finding in Japanese, from its kind and its numbers."""
+
+    def __init__(self, found: Finding, name: str, value: bool) -> None:
+        self.kind, self.numbers, self.name = found.kind, found.numbers, name
+        self.right = _say()("right_value" if value else "right_gradient")
+
+    def say(self, key: str, **values: Any) -> str:
+        return _say()(key, name=self.name, right=self.right, **values)
+
+    def sentence(self) -> str:
+        """The finding."""
+        writer = getattr(self, "say_" + self.kind.replace(" ", "_"), None)
+        return writer() if writer else self.say(self.kind.replace(" ", "_"))
+
+    def say_wrong_shape(self) -> str:
+        if "shape" not in self.numbers:
+            return self.say("no_array")
+        shape, want = tuple(self.numbers["shape"]), tuple(self.numbers["want"])
+        if len(shape) == 2 and shape == want[::-1]:
+            why = self.say("shape_transposed")
+        elif math.prod(shape) == math.prod(want):
+            why = self.say("shape_reordered")
+        elif len(shape) == len(want) + 1 and shape[1:] == want:
+            why = self.say("shape_not_summed")
+        elif len(shape) <= 1 and math.prod(shape) in (1, *want):
+            why = self.say("shape_other_axes")
+        else:
+            why = ""
+        return self.say("wrong_shape", shape=shape, want=want) + why
+
+    def say_not_finite(self) -> str:
+        if "count" in self.numbers:
+            return self.say("not_differentiable", count=self.numbers["count"])
+        if not self.numbers:
+            return self.say("loss_not_finite")
+        counts = {"NaN": self.numbers["nan"], "inf": self.numbers["inf"]}
+        what = "、".join(f"{kind}が{count}個" for kind, count in counts.items() if count)
+        return self.say("not_finite", what=what)
+
+    def say_jump(self) -> str:
+        return self.say("not_differentiable", count=self.numbers.get("count", 1))
+
+    def say_factor(self) -> str:
+        factor = self.numbers["factor"]
+        names = self.numbers["names"]
+        why = reasons(factor, names, self.name) if names else ""
+        return self.say("factor", factor=number(factor)) + why
+
+    def say_term(self) -> str:
+        if "collinear" in self.numbers:
+            return self.say("collinear", terms="と".join(map(term, self.numbers["collinear"])))
+        coefficients = self.numbers["coefficients"]
+        formula = " + ".join(f"{number(c)} × {term(name)}" for name, c in coefficients.items())
+        text = self.say("term", formula=formula.replace("+ -", "- "))
+        for name, names in self.numbers["names"].items():
+            text += reasons(coefficients[name], names, term(name))
+        return text
+
+    def say_along(self, axis: str) -> str:
+        right, wrong = self.numbers["right"], self.numbers["wrong"]
+        noun = self.say(axis)
+        text = (
+            self.say("some_along", axis=noun, good=_listed(right), bad=_listed(wrong))
+            if right
+            else self.say("all_along", axis=noun)
+        )
+        factors = [f for f in self.numbers["factors"] if f is not None]
+        if len(factors) < len(wrong) or not factors:
+            return text
+        if max(factors) - min(factors) <= 1e-4 * max(map(abs, factors)) + 1e-9:
+            return text + self.say("there_factor", factor=number(factors[0]))
+        return text + self.say("own_factors", factors=", ".join(map(number, factors[:6])))
+
+    def say_rows(self) -> str:
+        return self.say_along("rows")
+
+    def say_columns(self) -> str:
+        return self.say_along("columns")
+
+    def say_slices(self) -> str:
+        return self.say_along("slices")
+
+    def say_offset(self) -> str:
+        return self.say("offset_rows" if self.numbers.get("axis") is not None else "offset")
+
+    def say_elements(self) -> str:
+        if "index" in self.numbers:
+            return self.say("element", index=tuple(self.numbers["index"]))
+        at = "、".join(str(tuple(index)) for index in self.numbers["at"])
+        more = _say()("and_more", count=self.numbers["wrong"] - 3)
+        return self.say("elements", at=at + more * (self.numbers["wrong"] > 3), **self.count())
+
+    def count(self) -> dict[str, str]:
+        wrong, of = self.numbers["wrong"], self.numbers["of"]
+        return {"count": _say()("all_of" if wrong == of else "some_of", wrong=wrong, of=of)}
+
+    def say_sign(self) -> str:
+        return self.say("sign", **self.count())
+
+    def say_different(self) -> str:
+        cosine = self.numbers.get("cosine")
+        if cosine is None:
+            return self.say("own_factor_each", **self.count())
+        return self.say("different", cosine=f"{cosine:.3f}", **self.count())
+
+
+def _listed(indices: Sequence[int]) -> str:
+    more = _say()("and_more", count=len(indices) - 6) if len(indices) > 6 else ""
+    return "、".join(map(str, indices[:6])) + more
+
+
+def reasons(factor: float, names: Sequence[str], subject: str) -> str:
+    """Why `subject` may have come out multiplied by a factor with these names."""
+    say = _say()
+    if list(names) == ["0"]:
+        return say("missing_term", subject=subject)
+    if not names:
+        return say("not_one", subject=subject)
+    plain = names[0] in ("-1", "2", "-2")
+    known = "" if plain else say("named", number=number(factor), names=" = ".join(names))
+    return known + say("or").join(dict.fromkeys(_reason(name, subject) for name in names)) + "。"
+
+
+def _reason(name: str, subject: str) -> str:
+    """What the name of a factor, such as -2/(B*L), says that somebody did."""
+    say = _say()
+    over, _, under = name.removeprefix("-").partition("/")
+    parts = {"summed": over.split("*"), "averaged": under.strip("()").split("*")}
+    words = [say("negative", subject=subject)] if name.startswith("-") else []
+    for verb, factors in reversed(parts.items()):
+        letters = [factor.partition("^")[0] for factor in factors if factor[:1].isalpha()]
+        if letters:
+            axes = "と".join(say(f"axis_{x}") if x in AXES else x for x in letters)
+            words.append(say(verb, subject=subject, axes=axes))
+    words += [say("twice", subject=subject)] if "2" in parts["summed"] else []
+    words += [say("half", subject=subject)] if "2" in parts["averaged"] else []
+    return say("besides").join(words)
+
+
+def term(name: str) -> str:
+    """A term of a loss in Japanese, where the content's name for it is in words."""
+    return _terms().get(name, name)
