@@ -3,6 +3,10 @@
 ``step(theta, grad)`` changes theta (P,) and reads grad (P,). Each optimizer keeps its memory in
 vectors of the same size, allocated at the first step together with one for intermediate results;
 after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint.
+
+A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers that depend on t) and
+``update`` (arithmetic on the device alone). ``graphs`` records ``update`` once and gives it the
+scalars of each step as arrays on the device.
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ from scratchvae.backend import Array, array_module
 FLUSH_EVERY = 64
 
 
+#: The least that is added to a root of squared gradients: smaller gradients have squares that float32
+#: can hardly hold. So with eps=0 a gradient of 0 gives a step of 0, and not 0 / 0.
+EPS_MIN = 1e-19
+
+
 class Optimizer(ABC):
     """The common part: checked hyperparameters, memory, the count t of steps taken."""
 
@@ -32,9 +41,20 @@ class Optimizer(ABC):
         self.t = 0
         self.memory: dict[str, Array] = {}
         self._scratch: Array = None
+        self._scalars: tuple[Any, ...] = ()  # this step's, for _update: floats, or 0-d arrays
 
     def step(self, theta: Array, grad: Array) -> None:
         """Change theta (P,) in place by one step along the gradient grad (P,), which stays."""
+        self.prepare(theta, grad)
+        self.t += 1
+        self.update(theta, grad, self.scalars(self.t))
+        if array_module(theta) is np and self.t % FLUSH_EVERY == 0:
+            for vector in self.memory.values():
+                np.abs(vector, out=self._scratch)
+                vector *= self._scratch >= np.finfo(vector.dtype).tiny
+
+    def prepare(self, theta: Array, grad: Array) -> None:
+        """Allocate what is not there yet, or raise a ValueError where theta or grad do not fit."""
         if theta.shape != grad.shape or theta.dtype != grad.dtype:
             raise ValueError(
                 f"step: theta {theta.shape} {theta.dtype} and grad {grad.shape} {grad.dtype} differ"
@@ -50,12 +70,24 @@ class Optimizer(ABC):
             self._scratch = xp.empty_like(theta)
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
-        self.t += 1
-        self._update(xp, theta, grad, self._scratch, *(self.memory[name] for name in self.slots))
-        if xp is np and self.t % FLUSH_EVERY == 0:
-            for vector in self.memory.values():
-                np.abs(vector, out=self._scratch)
-                vector *= self._scratch >= np.finfo(vector.dtype).tiny
+
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return the numbers that step t >= 1 needs and that are not the same in every step."""
+        return ()
+
+    def update(self, theta: Array, grad: Array, scalars: tuple[Any, ...]) -> None:
+        """Change theta and the memory in place; ``scalars`` are floats or 0-d arrays of its dtype.
+
+        ``prepare`` must have been called. On the device nothing is allocated and nobody waits.
+        """
+        self._scalars = scalars
+        memory = (self.memory[name] for name in self.slots)
+        self._update(array_module(theta), theta, grad, self._scratch, *memory)
+
+    @property
+    def vectors(self) -> list[Array]:
+        """All that ``update`` writes besides theta: the memory and the intermediate results."""
+        return [*self.memory.values(), self._scratch]
 
     @abstractmethod
     def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
@@ -84,7 +116,7 @@ class Optimizer(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """The hyperparameters by name. JSON-safe."""
-        hidden = ("t", "memory", "_scratch")
+        hidden = ("t", "memory", "_scratch", "_scalars")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -152,7 +184,7 @@ class AdaGrad(Optimizer):
         (h,) = memory
         self._remember(xp, g, scratch, h)
         xp.sqrt(h, out=scratch)
-        scratch += self.eps
+        scratch += max(self.eps, EPS_MIN)
         xp.divide(g, scratch, out=scratch)
         scratch *= self.learning_rate
         theta -= scratch
@@ -204,19 +236,24 @@ class Adam(Optimizer):
         self.beta2 = validate.number("beta2", beta2, 0, 1, ends="[)")
         self.eps = validate.number("eps", eps)
 
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return eps / b and lr a / b."""
+        a = (1 - self.beta1) / (1 - self.beta1**t)
+        b = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
+        return max(self.eps, EPS_MIN) / b, self.learning_rate * a / b
+
     def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
         M, V = memory
+        eps_over_b, rate = self._scalars
         M *= self.beta1
         M += g
         V *= self.beta2
         xp.multiply(g, g, out=scratch)
         V += scratch
-        a = (1 - self.beta1) / (1 - self.beta1**self.t)
-        b = math.sqrt((1 - self.beta2) / (1 - self.beta2**self.t))
         xp.sqrt(V, out=scratch)
-        scratch += self.eps / b
+        scratch += eps_over_b
         xp.divide(M, scratch, out=scratch)
-        scratch *= self.learning_rate * a / b
+        scratch *= rate
         theta -= scratch
 
 

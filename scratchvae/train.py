@@ -4,7 +4,8 @@ Every random number of a training follows from its seed: epoch e shuffles with t
 from (seed, SHUFFLE, e) and draws its noise, batch after batch, from (seed, NOISE, e). So the state
 of the generators is the triple (seed, epoch, step), and a training resumed in the middle of an
 epoch redraws the noise of the steps that it has behind it. CuPy's generators, whose state cannot be
-read, resume the same way.
+read, resume the same way. On the GPU the steps of whole batches are launched as a CUDA graph
+(``graphs``), with the same numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, generator, to_device, to_host
+from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
 
@@ -87,7 +89,7 @@ class Training:
     n_examples: int = 0
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished in the epoch under way
-    terms: list[dict[str, Any]] = field(default_factory=list)  # of these steps, on the device
+    terms: list[dict[str, Any] | Rows] = field(default_factory=list)  # of these, on the device
     history: History = field(default_factory=History)
 
     @property
@@ -97,7 +99,7 @@ class Training:
 
 
 Callback = Callable[[Training], None]
-_State = tuple[Array, dict[str, Any], int]  # theta, the optimizer's, steps finished in the epoch
+_State = tuple[Array, dict[str, Any], int, list[Any]]  # theta, the optimizer's, step and terms
 
 
 def fit(
@@ -122,7 +124,8 @@ def fit(
     the named one and by default its own (Adam: 1e-3). ``binarize`` draws each pixel anew as 0 or 1
     with the grey value as its probability (dynamic binarization). ``validation`` (M, D) is
     evaluated after each epoch, with the same noise every time. Data and model share a device: the
-    data are moved there once, and no loss is read before the epoch ends.
+    data are moved there once, and no loss is read before the epoch ends. On the GPU a step is
+    launched as one CUDA graph where that can be had; a line on stderr says why where it cannot.
 
     Each callback is called with the Training after each epoch (``training.step == 0``), and once
     more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
@@ -149,12 +152,13 @@ def fit(
     if training.binarize:
         _check_unit_interval(x, validation)
 
+    recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
     with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
             good = _state(model, training)
-            for _ in _steps(model, x, training):
+            for _ in _steps(model, x, training, recorder):
                 if progress:
                     bar.step()
                 if model.device == "cpu" and not math.isfinite(model.terms[model.term_names[0]]):
@@ -232,23 +236,33 @@ def _check_unit_interval(x: Array, validation: Array | None) -> None:
             raise ValueError(f"binarize: {name} has values outside [0, 1], which is no probability")
 
 
-def _steps(model: Model, x: Array, training: Training) -> Iterator[None]:
+def _steps(model: Model, x: Array, training: Training, recorder: Recorder) -> Iterator[None]:
     """Run the steps that are left of the epoch under way, yielding after each."""
     epoch, size = training.epoch, training.batch_size
     order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
     order = to_device(order, model.device)
     rng = generator(model.device, training.seed, NOISE, epoch)
+    graph, done = recorder.get(training.optimizer), training.step
+    if graph is not None and done < graph.steps:
+        graph.begin(order, done)
+        training.terms.append(graph.rows)
     for i in range(training.steps_an_epoch):
-        batch = x[order[i * size : (i + 1) * size]]
-        if training.binarize:
-            batch = binarized(rng, batch)
-        noise = model.draw_noise(rng, batch)
-        if i < training.step:  # done before the resume: only its random numbers are drawn again
-            continue
-        model.forward(batch, noise)
-        model.backward()
-        training.optimizer.step(model.theta, model.grad)
-        training.terms.append(model.terms)
+        if graph is not None and i < graph.steps:
+            graph.draw(rng)
+            if i < done:  # before the resume: only its random numbers are drawn again
+                continue
+            graph.step()
+        else:
+            batch = x[order[i * size : (i + 1) * size]]
+            if training.binarize:
+                batch = binarized(rng, batch)
+            noise = model.draw_noise(rng, batch)
+            if i < done:
+                continue
+            model.forward(batch, noise)
+            model.backward()
+            training.optimizer.step(model.theta, model.grad)
+            training.terms.append(model.terms)
         training.step = i + 1
         yield
 
@@ -284,14 +298,17 @@ def _epoch_row(
     return row
 
 
-def terms_table(terms: list[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
+def terms_table(terms: Sequence[dict[str, Any] | Rows], names: Sequence[str]) -> np.ndarray:
     """Return the steps' terms as a host array (steps, terms) in float64, in one transfer."""
-    values = [row[name] for row in terms for name in names]
+    values: list[Any] = []
+    for row in terms:
+        values += [row.array.ravel()] if isinstance(row, Rows) else [row[name] for name in names]
     on_device = next((v for v in values if not isinstance(v, float | np.generic)), None)
     if on_device is not None:
         xp = array_module(on_device)
-        values = to_host(xp.stack([xp.asarray(v, dtype=on_device.dtype) for v in values]))
-    return np.asarray(values, dtype=np.float64).reshape(len(terms), len(names))
+        parts = [xp.asarray(v, dtype=on_device.dtype).reshape(-1) for v in values]
+        values = to_host(xp.concatenate(parts))
+    return np.asarray(values, dtype=np.float64).reshape(-1, len(names))
 
 
 def mean_terms(
@@ -319,7 +336,7 @@ def _state(model: Model, training: Training) -> _State:
         name: value if isinstance(value, int) else value.copy()
         for name, value in training.optimizer.state().items()
     }
-    return model.theta.copy(), optimizer, training.step
+    return model.theta.copy(), optimizer, training.step, list(training.terms)
 
 
 def _diverged(
@@ -344,10 +361,10 @@ def _diverged(
         what = "validation loss is"
         cause = f"the scale of the validation data, or {cause}"
     bad = ", ".join(f"{name} {v:.4g}" for name, v in row.items() if not math.isfinite(v))
-    theta, optimizer, done = good
+    theta, optimizer, done, terms = good
     model.theta[...] = theta
     training.optimizer.restore(optimizer)
-    training.step, training.terms = done, training.terms[:done]
+    training.step, training.terms = done, terms
     return DivergedError(
         f"the {what} not finite in epoch {training.epoch + 1}, step {step} of "
         f"{training.steps_an_epoch}{f' ({bad})' if bad else ''}; likely cause: {cause}. "
@@ -358,7 +375,10 @@ def _diverged(
 
 @contextmanager
 def _interruption() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C set a flag and the second interrupt at once (in the main thread)."""
+    """Let the first Ctrl-C set a flag and the second interrupt at once (in the main thread).
+
+    SIGTERM, by which a system that shuts down asks for the end, counts as Ctrl-C.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -369,11 +389,12 @@ def _interruption() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    previous = signal.signal(signal.SIGINT, handler)
+    previous = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(seen)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 class _ProgressBar:

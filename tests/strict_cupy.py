@@ -15,15 +15,25 @@ signature with the real CuPy where that is installed, which takes no GPU. Where 
 something that is slow, silent or undefined, the stand-in refuses it: a NumPy function called on a
 device array, host arrays or lists as indices, an ``out`` that overlaps an input, a NumPy array
 where an array is expected. ``empty`` is filled with NaN.
+
+Stream capture is as strict (after CuPy's tests/cupy_tests/cuda_tests/test_graph.py): what runs on a
+capturing stream is recorded and not executed, its results hold NaN until the graph is launched;
+reading a number, sending an array and calling cuBLAS through CuPy are refused; waiting spoils the
+capture. Memory must come from a pool of its own, which must outlive the graph; its arrays hold NaN
+once the pool is gone. A kernel on one stream while another has unfinished work is refused where
+only luck would order the two. The C interface of cuBLAS is there too: see ``_Cublas``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import inspect
 import itertools
 import operator
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,13 +87,87 @@ def _where(what: str) -> str:
 
 
 def _synchronise(what: str) -> None:
+    _refuse_in_capture("synchronous API calls")
     for counts in _counting:
         counts.synchronised.append(_where(what))
 
 
 def _transfer(what: str) -> None:
+    _refuse_in_capture("H2D transfers")
     for counts in _counting:
         counts.transferred.append(_where(what))
+
+
+# ---------------------------------------------------------------------------------------------
+# Kernels: run, or recorded
+
+
+def _capturing() -> bool:
+    return _machine.stream._recording is not None
+
+
+def _refuse_in_capture(what: str) -> None:
+    if _capturing():
+        raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
+
+
+def _garbage(array: np.ndarray) -> None:
+    """Fill as memory is that nobody has written yet; indices stay valid, so that shapes follow."""
+    array.fill(np.nan if array.dtype.kind in "fc" else 0)
+
+
+def _launch(kernel: Callable[[], Any]) -> None:
+    """Run a kernel that writes into arrays which are there, or record it."""
+    stream = _machine.stream
+    for other in _machine.busy:
+        if other is not stream and (other._non_blocking or stream._non_blocking):
+            raise RuntimeError("two streams at once: synchronize the other one first")
+    if stream._recording is not None:
+        stream._recording.append(kernel)
+        return
+    _machine.busy.add(stream)
+    kernel()
+
+
+def _compute(function: Callable[[], Any], *inputs: Any) -> Any:
+    """Return what ``function`` computes, as new arrays; a view of one of the inputs stays one."""
+    with np.errstate(all="ignore"):
+        result = function()
+    if isinstance(result, tuple):
+        hosts = tuple(np.asarray(part) for part in result)
+    else:
+        hosts = (np.asarray(result),)
+    arrays = [x for x in inputs if isinstance(x, np.ndarray)]
+    if any(np.may_share_memory(host, x) for host in hosts for x in arrays):
+        return _device(result)  # no kernel
+    hosts = tuple(_allocated(host) for host in hosts)
+    if _capturing():
+        for host in hosts:
+            _garbage(host)
+
+        def kernel() -> None:
+            with np.errstate(all="ignore"):
+                again = function()
+            parts = again if isinstance(again, tuple) else (again,)
+            for host, part in zip(hosts, parts, strict=True):
+                host[...] = part
+
+        _launch(kernel)
+    else:
+        _launch(lambda: None)
+    return _device(hosts if isinstance(result, tuple) else hosts[0])
+
+
+def _allocated(host: np.ndarray) -> np.ndarray:
+    """Account for new memory, which while capturing must come from a pool that the graph keeps."""
+    pool = _machine.pool
+    if pool is not None:
+        pool._arrays.append(weakref.ref(host))
+        if _capturing():
+            pool._reserved.append(host)  # a graph's addresses stay its own
+    elif _capturing():
+        raise RuntimeError(_where("memory outside a private pool while capturing"))
+    return host
 
 
 # ---------------------------------------------------------------------------------------------
@@ -266,10 +350,10 @@ class ndarray:
     def fill(self, value: Any) -> None:
         if not isinstance(value, _SCALARS):
             raise TypeError(f"Unsupported type {type(value)}")
-        self._host.fill(value)
+        _launch(lambda: self._host.fill(value))
 
     def copy(self) -> ndarray:
-        return ndarray(self._host.copy())
+        return _compute(self._host.copy)
 
     def __copy__(self) -> ndarray:
         return self.copy()
@@ -280,11 +364,10 @@ class ndarray:
     def astype(self, dtype: Any, *, copy: bool = True) -> ndarray:
         if not copy and self.dtype == np.dtype(dtype):
             return self
-        with np.errstate(all="ignore"):
-            return ndarray(self._host.astype(dtype))
+        return _compute(lambda: self._host.astype(dtype))
 
     def reshape(self, *shape: Any) -> ndarray:
-        return ndarray(self._host.reshape(*shape))
+        return _compute(lambda: self._host.reshape(*shape), self._host)
 
     def transpose(self, *axes: Any) -> ndarray:
         return ndarray(self._host.transpose(*axes))
@@ -310,14 +393,19 @@ class ndarray:
         return (*hosts, *ellipsis)
 
     def __getitem__(self, key: Any) -> ndarray:
-        return ndarray(self._host[self._index(key)])
+        key = self._index(key)
+        return _compute(lambda: self._host[key], self._host)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         key, value = self._index(key), _host(value)
         if isinstance(value, np.ndarray) and _overlap(self._host[key], value):
             raise ValueError("assignment between overlapping arrays: undefined in CuPy, copy first")
-        with np.errstate(all="ignore"):
-            self._host[key] = value
+
+        def kernel() -> None:
+            with np.errstate(all="ignore"):
+                self._host[key] = value
+
+        _launch(kernel)
 
     def __matmul__(self, other: Any) -> ndarray:
         return _FUNCTIONS["matmul"](self, other)
@@ -362,15 +450,18 @@ class ufunc:
                 raise ValueError("Cannot specify 'out' as both a positional and keyword argument")
             outputs = out if isinstance(out, tuple) else (out,)
         hosts = [_host(x) for x in inputs]
-        with np.errstate(all="ignore"):
-            result = self._numpy(
-                *hosts,
-                out=tuple(_host_array(x) for x in outputs) or None,
-                dtype=dtype,
-                casting=casting,
-                order="C",
-            )
-        return outputs[0] if outputs else _device(result)
+
+        def run(out: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return self._numpy(*hosts, out=out, dtype=dtype, casting=casting, order="C")
+
+        if not outputs:
+            return _compute(lambda: run(None))
+        targets = tuple(_host_array(x) for x in outputs)
+        if _capturing():
+            run(tuple(target.copy() for target in targets))  # what is wrong shows at once
+        _launch(lambda: run(targets))
+        return outputs[0]
 
     def __repr__(self) -> str:
         return f"<ufunc 'cupy_{self.__name__}'>"
@@ -527,6 +618,11 @@ def _function(name: str, text: str) -> Callable[..., Any]:
     numpy_function = operator.attrgetter(name)(np)
 
     def function(*args: Any, **kwargs: Any) -> Any:
+        library = "cuSOLVER" if name.startswith("linalg.") else _LIBRARIES.get(name)
+        if library and _capturing():
+            raise NotImplementedError(
+                f"calling {library} API during stream capture is currently unsupported"
+            )
         given = signature.bind(*args, **kwargs).arguments
         out = given.pop("out", None)
         arguments = {
@@ -539,20 +635,26 @@ def _function(name: str, text: str) -> Callable[..., Any]:
             for key, parameter in signature.parameters.items()
             if parameter.default is parameter.empty
         ]
-        with np.errstate(all="ignore"):
-            result = numpy_function(*required, **arguments)
-        if result is None or out is None:
-            return None if result is None else _device(result)
-        return _write(name, np.asarray(result), out, required)
+
+        def run() -> Any:
+            with np.errstate(all="ignore"):
+                return numpy_function(*required, **arguments)
+
+        if name == "copyto":
+            return _launch(run)
+        return _compute(run, *required) if out is None else _write(name, run, out, required)
 
     function.__name__ = name
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
-def _write(name: str, result: np.ndarray, out: Any, inputs: list[Any]) -> ndarray:
+_LIBRARIES = dict.fromkeys(("matmul", "dot", "tensordot", "einsum"), "cuBLAS")
+
+
+def _write(name: str, run: Callable[[], Any], out: Any, inputs: list[Any]) -> ndarray:
     """Put a function's result into ``out``, under the strictest of CuPy's rules."""
-    target = _host_array(out)
+    target, result = _host_array(out), np.asarray(run())
     if target.shape != result.shape:
         raise ValueError(f"{name}: out has shape {target.shape}, the result {result.shape}")
     if target.dtype != result.dtype:
@@ -562,7 +664,10 @@ def _write(name: str, result: np.ndarray, out: Any, inputs: list[Any]) -> ndarra
     parts = itertools.chain.from_iterable(x if isinstance(x, list) else [x] for x in inputs)
     if any(isinstance(x, np.ndarray) and np.shares_memory(x, target) for x in parts):
         raise ValueError(f"{name}: out overlaps an input, which CuPy does not allow for")
-    target[...] = result
+    if _capturing():
+        _launch(lambda: operator.setitem(target, ..., run()))
+    else:
+        _launch(lambda: operator.setitem(target, ..., result))
     return out
 
 
@@ -585,7 +690,7 @@ _give_methods()
 def _empty(shape: Any, dtype: Any = float) -> ndarray:
     host = np.empty(shape, dtype)
     host.fill(np.nan if host.dtype.kind in "fc" else 1)
-    return ndarray(host)
+    return ndarray(_allocated(host))
 
 
 def _empty_like(prototype: Any, dtype: Any = None) -> ndarray:
@@ -598,6 +703,8 @@ def _nonzero(a: Any) -> tuple[ndarray, ...]:
 
 
 def _einsum(subscripts: str, *operands: Any, dtype: Any = None, optimize: Any = False) -> ndarray:
+    if _capturing():
+        raise NotImplementedError("calling cuBLAS API during stream capture is unsupported")
     hosts = [_host_array(x) for x in operands]
     return _device(np.einsum(subscripts, *hosts, dtype=dtype, optimize=optimize))
 
@@ -606,7 +713,7 @@ def _asarray(a: Any, dtype: Any = None, *, blocking: bool = False) -> ndarray:
     if isinstance(a, ndarray):
         return a if dtype is None else a.astype(dtype, copy=False)
     _transfer("asarray")
-    return ndarray(np.array(a, dtype, order="C"))
+    return ndarray(_allocated(np.array(a, dtype, order="C")))
 
 
 def _array(obj: Any, dtype: Any = None, *, blocking: bool = False) -> ndarray:
@@ -692,6 +799,11 @@ class Generator:
 
     @staticmethod
     def _give(drawn: Any, out: ndarray | None) -> ndarray:
+        if _capturing():
+            raise NotImplementedError(
+                "the graph would go on with this generator's numbers, whatever its seed: draw "
+                "before the launch"
+            )
         if out is None:
             return _device(drawn)
         out._host[...] = drawn
@@ -737,8 +849,12 @@ class CUDARuntimeError(RuntimeError):
         super().__init__(_CUDA_ERRORS[status])
         self.status = status
 
-
-_machine = types.SimpleNamespace(status=0)
+    @classmethod
+    def named(cls, name: str) -> CUDARuntimeError:
+        """The error of that name, as ``str`` shows it."""
+        error = cls.__new__(cls)
+        RuntimeError.__init__(error, name)
+        return error
 
 
 def _check_driver() -> None:
@@ -756,6 +872,9 @@ def _get_device_properties(device: int) -> dict[str, Any]:
     return {"name": b"strict stand-in for CuPy", "totalGlobalMem": 1 << 34, "major": 9, "minor": 0}
 
 
+HANDLE = 0xB1A5
+
+
 class Device:
     """The one device."""
 
@@ -764,19 +883,179 @@ class Device:
         self.id = device
 
     def synchronize(self) -> None:
-        _synchronise("Device.synchronize")
+        _wait("Device.synchronize", *_machine.busy)
+
+    @property
+    def cublas_handle(self) -> int:
+        return HANDLE
+
+
+def _wait(what: str, *streams: Stream) -> None:
+    """Wait for streams; in a capture that is an error which spoils it."""
+    if _capturing():
+        _machine.stream._spoilt = True
+        raise CUDARuntimeError.named("cudaErrorStreamCaptureUnsupported: operation not permitted")
+    _synchronise(what)
+    _machine.busy.difference_update(streams)
 
 
 class Stream:
-    """The one stream."""
+    """A stream; what is launched on it runs at once, or is recorded while it captures."""
 
     null: Stream
+    _recording: list[Callable[[], Any]] | None = None
+    _spoilt = False
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self._non_blocking = non_blocking
+        self.ptr = 0 if null else id(self)
+        self._before: list[Stream] = []
+
+    def __enter__(self) -> Stream:
+        self._before.append(_machine.stream)
+        _machine.stream = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _machine.stream = self._before.pop()
 
     def synchronize(self) -> None:
-        _synchronise("Stream.synchronize")
+        _wait("Stream.synchronize", self)
+
+    def is_capturing(self) -> bool:
+        return self._recording is not None
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self._recording is not None:
+            raise CUDARuntimeError.named("cudaErrorIllegalState: already capturing")
+        self._recording, self._spoilt = [], False
+
+    def end_capture(self) -> Graph:
+        if self._recording is None:
+            raise CUDARuntimeError.named("cudaErrorIllegalState: not capturing")
+        kernels, self._recording = self._recording, None
+        if self._spoilt:
+            raise CUDARuntimeError.named("cudaErrorStreamCaptureInvalidated: failed earlier")
+        graph = object.__new__(Graph)
+        pool = _machine.pool
+        graph._kernels, graph._pool = kernels, None if pool is None else weakref.ref(pool)
+        return graph
 
 
-Stream.null = Stream()
+class Graph:
+    """What a stream has recorded; made by ``Stream.end_capture`` alone."""
+
+    _kernels: list[Callable[[], Any]]
+    _pool: weakref.ref[MemoryPool] | None
+
+    def __init__(self) -> None:
+        raise NotImplementedError("must be created via stream capture")
+
+    def launch(self, stream: Stream | None = None) -> None:
+        if self._pool is not None and self._pool() is None:
+            raise RuntimeError("the memory pool of this graph is gone")
+        with contextlib.nullcontext() if stream is None else stream:
+            for kernel in self._kernels:
+                _launch(kernel)
+
+
+class MemoryPool:
+    """A pool; with it goes the memory of all its arrays."""
+
+    def __init__(self) -> None:
+        self._arrays: list[weakref.ref[np.ndarray]] = []
+        self._reserved: list[np.ndarray] = []
+        weakref.finalize(self, MemoryPool._free, self._arrays)
+
+    @staticmethod
+    def _free(arrays: list[weakref.ref[np.ndarray]]) -> None:
+        for reference in arrays:
+            if (array := reference()) is not None:
+                _garbage(array)
+
+    def malloc(self, size: int) -> None:
+        raise NotImplementedError("the stand-in only takes it for using_allocator")
+
+
+@contextmanager
+def _using_allocator(allocator: Any = None) -> Iterator[None]:
+    before = _machine.pool
+    _machine.pool = None if allocator is None else allocator.__self__
+    try:
+        yield
+    finally:
+        _machine.pool = before
+
+
+Stream.null = Stream(null=True)
+_machine = types.SimpleNamespace(status=0, stream=Stream.null, pool=None, busy=set())
+
+
+class _Cublas:
+    """The C interface of cuBLAS, as far as a product of matrices needs it.
+
+    Written from cuBLAS's documentation: matrices lie column by column, a leading dimension is the
+    distance of two columns, op is 0 for N and 1 for T. On the pointers' memory NumPy computes.
+    """
+
+    def __init__(self) -> None:
+        self.stream: int | None = None
+        self.workspace = 0
+
+    def _known(self, handle: Any) -> int:
+        return 0 if handle.value == HANDLE else 1  # CUBLAS_STATUS_NOT_INITIALIZED
+
+    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
+        self.stream, self.workspace = stream.value or 0, 0
+        return self._known(handle)
+
+    def cublasSetWorkspace_v2(self, handle: Any, workspace: Any, size: Any) -> int:
+        self.workspace = size.value if workspace.value else 0
+        return self._known(handle)
+
+    def cublasGemmEx(self, handle: Any, *arguments: Any) -> int:
+        """Compute C = alpha op(A) op(B) + beta C, with op(A) (m, k) and op(B) (k, n)."""
+        opa, opb, m, n, k, alpha, a, type_a, lda, b, type_b, ldb, beta, c, type_c, ldc = arguments[
+            :16
+        ]
+        compute, algorithm = arguments[16:]
+        dtype = {(0, 68): np.float32, (0, 77): np.float32, (1, 70): np.float64}.get(
+            (type_a, compute)
+        )
+        tall = (m if opa == 0 else k, k if opb == 0 else n, m)
+        wrong = type_b != type_a or type_c != type_a or algorithm != -1 or dtype is None
+        wrong = wrong or any(ld < rows for ld, rows in zip((lda, ldb, ldc), tall, strict=True))
+        wrong = wrong or (alpha._obj.value, beta._obj.value) != (1, 0)
+        if wrong:
+            return 7  # CUBLAS_STATUS_INVALID_VALUE
+        if self.stream != _machine.stream.ptr:
+            raise RuntimeError("cuBLAS works on another stream than the current one")
+        if _capturing() and not self.workspace:
+            raise RuntimeError("cuBLAS would allocate a workspace of its own in the graph")
+
+        def matrix(pointer: Any, rows: int, columns: int, ld: int) -> np.ndarray:
+            """A matrix that lies column by column, seen by rows: its transpose."""
+            size = np.dtype(dtype).itemsize
+            memory = (ctypes.c_char * (((columns - 1) * ld + rows) * size)).from_address(
+                pointer.value
+            )
+            flat = np.frombuffer(memory, dtype=dtype)
+            return np.lib.stride_tricks.as_strided(
+                flat, (columns, rows), (ld * size, size), writeable=True
+            )
+
+        right = matrix(a, m, k, lda) if opa == 0 else matrix(a, k, m, lda).T  # op(A)^T, (k, m)
+        left = matrix(b, k, n, ldb) if opb == 0 else matrix(b, n, k, ldb).T  # op(B)^T, (n, k)
+        target = matrix(c, m, n, ldc)
+
+        def kernel() -> None:
+            with np.errstate(all="ignore"):
+                target[...] = left @ right
+
+        _launch(kernel)
+        return self._known(handle)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -812,7 +1091,7 @@ _MODULES = {
         getDevice=lambda: 0,
         runtimeGetVersion=lambda: 12090,
         driverGetVersion=lambda: 0 if _machine.status == MISSING_DRIVER else 12090,
-        deviceSynchronize=lambda: _synchronise("deviceSynchronize"),
+        deviceSynchronize=lambda: _wait("deviceSynchronize", *_machine.busy),
     ),
     "cupy.random": _module("cupy.random", default_rng=_default_rng, Generator=Generator),
     "cupy.linalg": _module(
@@ -825,12 +1104,19 @@ _MODULES["cupy.cuda"] = _module(
     runtime=_MODULES["cupy.cuda.runtime"],
     Device=Device,
     Stream=Stream,
-    get_current_stream=lambda: Stream.null,
+    Graph=Graph,
+    MemoryPool=MemoryPool,
+    using_allocator=_using_allocator,
+    get_current_stream=lambda: _machine.stream,
+)
+_MODULES["cupy._core"] = _module(
+    "cupy._core", set_compute_type=lambda dtype, compute_type: np.dtype(dtype)
 )
 _MODULES["cupy"] = cupy = _module(
     "cupy",
     __version__="14.2.0",
     cuda=_MODULES["cupy.cuda"],
+    _core=_MODULES["cupy._core"],
     random=_MODULES["cupy.random"],
     linalg=_MODULES["cupy.linalg"],
     ndarray=ndarray,
@@ -859,7 +1145,15 @@ def install(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> types.Module
     """
     for name, module in _MODULES.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(_machine, "status", status)
+    for name, value in (("status", status), ("stream", Stream.null), ("pool", None)):
+        monkeypatch.setattr(_machine, name, value)
+    monkeypatch.setattr(_machine, "busy", set())
+    real, cublas = ctypes.CDLL, _Cublas()
+
+    def load(name: Any, *args: Any, **kwargs: Any) -> Any:
+        return cublas if name == "libcublas.so.12" else real(name, *args, **kwargs)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
     return cupy
 
 

@@ -30,7 +30,7 @@ from scratchvae.latent import GaussianKL, Reparameterize
 from scratchvae.layers import Dense, ReLU, Sequential, Sigmoid, Tanh, pack
 from scratchvae.losses import BernoulliNLL, GaussianNLL, MeanSquaredError
 from scratchvae.models import VAE, Autoencoder, DenoisingAutoencoder, Model
-from scratchvae.optim import OPTIMIZERS
+from scratchvae.optim import OPTIMIZERS, Adam
 from scratchvae.train import DivergedError, Training, fit
 
 B, D, L = 6, 8, 3
@@ -400,21 +400,20 @@ def test_a_training_resumes_in_the_middle_of_an_epoch(
     whole = MODELS[name](device="gpu")
     want = fit(whole, x, epochs=3, **settings)
 
-    model, steps, path = MODELS[name](device="gpu"), 0, tmp_path / "model.npz"
+    model, path = MODELS[name](device="gpu"), tmp_path / "model.npz"
+    training = Training(Adam(), n_examples=20, **settings)
 
-    def interrupted_backward() -> None:
-        nonlocal steps
-        type(model).backward(model)
-        steps += 1
-        if steps == 7:  # the second step of the second epoch
+    def interrupted_draw(rng: Any, batch: Any) -> Any:
+        if (training.epoch, training.step) == (1, 1):  # the second step of the second epoch
             signal.raise_signal(signal.SIGINT)
+        return type(model).draw_noise(model, rng, batch)
 
     def save(training: Training) -> None:
         checkpoint.save(path, model, training)
 
-    monkeypatch.setattr(model, "backward", interrupted_backward)
+    monkeypatch.setattr(model, "draw_noise", interrupted_draw)
     with pytest.raises(KeyboardInterrupt):
-        fit(model, x, epochs=3, callbacks=[save], **settings)
+        fit(model, x, epochs=3, callbacks=[save], resume=training)
 
     loaded = checkpoint.load(path, "gpu")
     assert (loaded.training.epoch, loaded.training.step) == (1, 2)

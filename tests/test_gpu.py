@@ -1,4 +1,4 @@
-"""The tests of test_backend_strict.py on real CuPy, and what only real CuPy can show.
+"""The tests of test_backend_strict.py and test_graphs.py on real CuPy, and what only that can show.
 
 Everything here needs an NVIDIA GPU and skips, saying why, where there is none.
 """
@@ -17,10 +17,12 @@ import pytest
 import strict_cupy
 import test_backend_strict
 from test_backend_strict import *  # noqa: F403  (the shared tests; they take the fixture ``gpu``)
+from test_graphs import *  # noqa: F403
 
-from scratchvae.backend import generator, gpu_problem, to_device, to_host
+from scratchvae.backend import allow_tf32, generator, gpu_problem, to_device, to_host
 from scratchvae.models import VAE
 from scratchvae.optim import Adam
+from scratchvae.train import fit
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -155,3 +157,43 @@ def test_the_whole_vae_agrees_with_the_cpu() -> None:
         np.testing.assert_allclose(float(losses[1]), float(losses[0]), rtol=1e-4)
     host, device = to_host(models[0].grad), to_host(models[1].grad)
     assert np.linalg.norm(device - host) < 1e-3 * np.linalg.norm(host)
+
+
+def test_cupy_itself_still_refuses_products_in_a_capture(cupy: Any) -> None:
+    """The reason for graphs._Cublas: where this fails, CuPy's own products may do."""
+    a, stream = cupy.asarray(HOST), cupy.cuda.Stream(non_blocking=True)
+    a @ a.T
+    cupy.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(NotImplementedError, match="cuBLAS"):
+            a @ a.T
+        stream.end_capture()
+
+
+def test_a_graph_at_the_size_of_the_lessons() -> None:
+    """784-400-20-400-784: with a graph, without one, and on the CPU with the same noise."""
+    x = np.random.default_rng(0).random((1000, 784), dtype=np.float32)
+    thetas = []
+    for graph in "10":
+        model = VAE(784, device="gpu")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SCRATCHVAE_GRAPH", graph)
+            fit(model, x, epochs=2, batch_size=128)
+        thetas.append(to_host(model.theta))
+    assert np.linalg.norm(thetas[0] - thetas[1]) < 1e-4 * np.linalg.norm(thetas[1])
+
+
+def test_tf32_is_visible_in_the_products(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if int(cupy.cuda.Device().compute_capability) < 80:
+        pytest.skip("TF32 needs compute capability 8.0")
+    monkeypatch.setenv("CUPY_TF32", "0")
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((512, 512)).astype(np.float32) for _ in range(2))
+    exact, errors = a.astype(np.float64) @ b, []
+    for allowed in (False, True, False):
+        allow_tf32(allowed)
+        product = to_host(to_device(a, "gpu") @ to_device(b, "gpu"))
+        errors.append(float(np.abs(product - exact).max()))
+    assert errors[0] < 1e-3 < errors[1]
+    assert errors[2] == errors[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import pickle
 import sys
@@ -522,6 +523,210 @@ def test_waiting_training_steps_are_counted(cupy: types.ModuleType, bad: str) ->
     assert train(cupy, bad).synchronisations == 3
 
 
+# --- streams and graphs ---------------------------------------------------------------------------
+
+
+def capture(cupy: Any, work: Callable[[], Any], before: Callable[[], Any] | None = None) -> Any:
+    """Return stream, pool, graph and result of a capture in memory of its own."""
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.cuda.get_current_stream().synchronize()
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        if before is not None:
+            before()
+        stream.begin_capture()
+        try:
+            result = work()
+        finally:
+            graph = stream.end_capture()
+    stream.synchronize()
+    return stream, pool, graph, result
+
+
+def test_a_capture_records_and_a_launch_runs(cupy: Any) -> None:
+    x, out = cupy.asarray(np.arange(4.0)), cupy.zeros(4)
+    index, table = cupy.zeros(1, dtype=np.int64), cupy.zeros((3, 2))
+
+    def work() -> Any:
+        y = (x * 2 + 1).reshape(2, 2).T
+        cupy.add(x, 1, out=out)
+        table[index] = y.sum(axis=0)
+        index.__iadd__(1)
+        x.__iadd__(out.take(index, axis=0))
+        return y.copy(), y[:1], x.astype(np.float32)
+
+    stream, pool, graph, (copy, view, cast) = capture(cupy, work)
+    assert not stream.is_capturing()
+    assert np.isnan(copy.get()).all()
+    assert np.isnan(view.get()).all()
+    assert np.isnan(cast.get()).all()
+    assert x.tolist() == [0, 1, 2, 3]
+    assert (out.tolist(), index.tolist()) == ([0] * 4, [0])
+    want = np.arange(4.0)
+    for step in range(2):
+        graph.launch()
+        y, summed = (2 * want + 1).reshape(2, 2).T, want + 1
+        np.testing.assert_array_equal(copy.get(), y)
+        np.testing.assert_array_equal(view.get(), y[:1])
+        np.testing.assert_array_equal(table.get()[step], y.sum(axis=0))
+        want = want + summed[step + 1]
+        np.testing.assert_array_equal(x.get(), want)
+        np.testing.assert_array_equal(cast.get(), want.astype(np.float32))
+    assert index.tolist() == [2]
+    del pool
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "work"),
+    [
+        (RuntimeError, "is capturing, so synchronous", lambda cp, a: a.get()),
+        (RuntimeError, "is capturing, so synchronous", lambda cp, a: float(a.sum())),
+        (RuntimeError, "is capturing, so synchronous", lambda cp, a: bool((a > 0).all())),
+        (RuntimeError, "is capturing, so synchronous", lambda cp, a: a[a > 0]),
+        (RuntimeError, "is capturing, so H2D", lambda cp, a: cp.asarray(np.ones(3))),
+        (RuntimeError, "is capturing, so H2D", lambda cp, a: a.set(a._host)),
+        (NotImplementedError, "cuBLAS", lambda cp, a: a @ a.T),
+        (NotImplementedError, "cuBLAS", lambda cp, a: cp.matmul(a, a.T)),
+        (NotImplementedError, "cuBLAS", lambda cp, a: cp.einsum("ij,ij->i", a, a)),
+        (NotImplementedError, "cuSOLVER", lambda cp, a: cp.linalg.svd(a)),
+        (NotImplementedError, "generator", lambda cp, a: cp.random.default_rng(0).random(3)),
+        (ValueError, "broadcast", lambda cp, a: cp.add(a, cp.zeros(7), out=a)),
+    ],
+)
+def test_what_a_capture_refuses(cupy: Any, a: Any, error: Any, match: str, work: Any) -> None:
+    with pytest.raises(error, match=match):
+        capture(cupy, lambda: work(cupy, a))
+    cupy.cuda.get_current_stream().synchronize()
+    _, pool, graph, _ = capture(cupy, lambda: a + 1)
+    graph.launch()
+    del pool
+
+
+@pytest.mark.parametrize("wait", ["stream", "device", "runtime"])
+def test_waiting_spoils_a_capture(cupy: Any, wait: str) -> None:
+    stream, cuda = cupy.cuda.Stream(non_blocking=True), cupy.cuda
+    waits = {
+        "stream": stream.synchronize,
+        "device": cuda.Device().synchronize,
+        "runtime": cuda.runtime.deviceSynchronize,
+    }
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(cuda.runtime.CUDARuntimeError, match="CaptureUnsupported"):
+            waits[wait]()
+        with pytest.raises(cuda.runtime.CUDARuntimeError, match="CaptureInvalidated"):
+            stream.end_capture()
+    assert not stream.is_capturing()
+    stream.synchronize()
+
+
+def test_captures_begin_and_end_in_pairs_and_not_on_the_null_stream(cupy: Any) -> None:
+    stream, error = cupy.cuda.Stream(non_blocking=True), cupy.cuda.runtime.CUDARuntimeError
+    with pytest.raises(RuntimeError, match="legacy"):
+        cupy.cuda.Stream.null.begin_capture()
+    with pytest.raises(error, match="IllegalState"):
+        stream.end_capture()
+    stream.begin_capture()
+    with pytest.raises(error, match="IllegalState"):
+        stream.begin_capture()
+    stream.end_capture()
+    with pytest.raises(NotImplementedError):
+        cupy.cuda.Graph()
+
+
+def test_memory_of_a_graph_must_be_its_own_and_stay(cupy: Any, a: Any) -> None:
+    stream = cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="outside a private pool"):
+            a * 2
+        with pytest.raises(RuntimeError, match="outside a private pool"):
+            cupy.empty(3)
+        a += 1  # allocates nothing
+        stream.end_capture()
+    _, pool, graph, result = capture(cupy, lambda: a * 2)
+    graph.launch()
+    assert np.isfinite(result.get()).all()
+    del pool
+    with pytest.raises(RuntimeError, match="pool of this graph is gone"):
+        graph.launch()
+    assert np.isnan(result.get()).all()
+
+
+def test_streams_without_order_are_refused(cupy: Any, a: Any) -> None:
+    stream = cupy.cuda.Stream(non_blocking=True)
+    a += 1
+    with stream, pytest.raises(RuntimeError, match="two streams at once"):
+        a += 1
+    cupy.cuda.get_current_stream().synchronize()
+    with stream:
+        a += 1
+    with pytest.raises(RuntimeError, match="two streams at once"):
+        a += 1
+    stream.synchronize()
+    a += 1
+    with cupy.cuda.Stream():  # one that the null stream waits for
+        a += 1
+
+
+GOOD = (0, 1, 2, 3, 4, 1.0, "A", 0, 2, "B", 0, 3, 0.0, "C", 0, 2, 68, -1)
+
+
+def gemm(cupy: Any, changes: dict[int, Any]) -> tuple[int, Any, Any]:
+    """Call cublasGemmEx for C (2, 3) = A (2, 4) B^T, B (3, 4), all column by column."""
+    host = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    arrays = {
+        "A": cupy.asarray(np.ascontiguousarray(host[:2].T)),  # columns of A as rows
+        "B": cupy.asarray(np.ascontiguousarray(host[2:].T)),
+        "C": cupy.zeros((3, 2), dtype=np.float32),
+    }
+    library = ctypes.CDLL("libcublas.so.12")
+    handle = ctypes.c_void_p(changes.pop(-1, cupy.cuda.Device().cublas_handle))
+    library.cublasSetStream_v2(handle, ctypes.c_void_p(cupy.cuda.Stream.null.ptr))
+    arguments = [changes.get(i, value) for i, value in enumerate(GOOD)]
+    for i in (5, 12):
+        arguments[i] = ctypes.byref(ctypes.c_float(arguments[i]))
+    for i in (6, 9, 13):
+        arguments[i] = ctypes.c_void_p(arrays[arguments[i]].data.ptr)
+    status = library.cublasGemmEx(handle, *arguments)
+    return status, arrays["C"].get().T, host[:2] @ host[2:].T
+
+
+def test_cublas_multiplies_column_by_column(cupy: Any) -> None:
+    status, got, want = gemm(cupy, {})
+    assert status == 0
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{8: 1}, {11: 2}, {15: 1}, {5: 2.0}, {12: 1.0}, {7: 1}, {14: 1}, {16: 70}, {17: 99}, {-1: 5}],
+)
+def test_cublas_reports_wrong_arguments(cupy: Any, changes: dict[int, Any]) -> None:
+    assert gemm(cupy, dict(changes))[0] != 0
+
+
+def test_cublas_keeps_to_its_stream_and_workspace(cupy: Any) -> None:
+    gemm(cupy, {})
+    cupy.cuda.get_current_stream().synchronize()
+    library, handle = ctypes.CDLL("libcublas.so.12"), ctypes.c_void_p(strict_cupy.HANDLE)
+    one, zero = (ctypes.byref(ctypes.c_float(x)) for x in (1, 0))
+    array = cupy.ones(1, dtype=np.float32)
+    spot = ctypes.c_void_p(array.data.ptr)
+    call = (0, 0, 1, 1, 1, one, spot, 0, 1, spot, 0, 1, zero, spot, 0, 1, 68, -1)
+    cupy.cuda.get_current_stream().synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        with pytest.raises(RuntimeError, match="another stream"):
+            library.cublasGemmEx(handle, *call)
+        library.cublasSetWorkspace_v2(handle, spot, ctypes.c_size_t(1))
+        library.cublasSetStream_v2(handle, ctypes.c_void_p(stream.ptr))  # takes it away
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="workspace"):
+            library.cublasGemmEx(handle, *call)
+        stream.end_capture()
+
+
 # --- against the real one -------------------------------------------------------------------------
 
 
@@ -566,7 +771,11 @@ def test_every_name_is_cupys(real: Any, module: str) -> None:
     assert not {name for name in ours if not hasattr(theirs, name)}
 
 
-@pytest.mark.parametrize("name", ["ndarray", "random.Generator", "cuda.Device", "cuda.Stream"])
+CLASSES = ("ndarray", "random.Generator")
+CUDA_CLASSES = ("cuda.Device", "cuda.Stream", "cuda.Graph", "cuda.MemoryPool")
+
+
+@pytest.mark.parametrize("name", CLASSES + CUDA_CLASSES)
 def test_every_method_is_cupys(real: Any, name: str) -> None:
     ours, theirs = strict_cupy.cupy, real
     for part in name.split("."):
