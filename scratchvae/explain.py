@@ -193,10 +193,10 @@ def unusable(a: Array, shape: tuple[int, ...], name: str) -> Finding:
     text = f"{name} has shape {a.shape}, want {shape}"
     if a.ndim == 2 and a.shape == shape[::-1]:
         text += ": that of the transpose"
-    elif a.ndim == len(shape) + 1 and a.shape[1:] == shape:
-        text += ": not summed over the batch"
     elif a.size == math.prod(shape):
         text += ": the right number of elements in another shape"
+    elif a.ndim == len(shape) + 1 and a.shape[1:] == shape:
+        text += ": not summed over the batch"
     elif a.ndim <= 1 and a.size in (1, *shape):
         text += ": summed over the wrong axes"
     return Finding("wrong shape", text, {"shape": list(a.shape), "want": list(shape)})
@@ -272,12 +272,12 @@ class _Comparison:
         coefficients = dict(zip(terms, (fit / lengths).tolist(), strict=True))
         formula = " + ".join(f"{number(c)} x {term}" for term, c in coefficients.items())
         text = f"{self.name} = {formula.replace('+ -', '- ')}"
-        names = {}
+        names: dict[str, list[str]] = {}
         doubt = 10 * self.tolerance * singular[0] / singular[-1]
         for term, c in coefficients.items():
             if abs(c - 1) > doubt:
                 reason, names[term] = describe(c, self.sizes, self.tolerance, f"your {term}")
-                text += reason
+                text += f";{reason[1:]}" if len(names) > 1 and reason[0] == ":" else reason
         if not names:
             return None
         return Finding("term", text, {"coefficients": coefficients, "names": names})
@@ -332,7 +332,7 @@ class _Comparison:
         if np.all(self.a.ravel()[wrong] * self.n.ravel()[wrong] > 0):
             text += (
                 ", each by a positive factor of its own: a factor that depends on the element is "
-                "lost or too many, such as the derivative of an activation"
+                "lost or too many, such as sigma or the derivative of an activation"
             )
             return Finding("different", text, numbers)
         norms = float(np.linalg.norm(self.a) * np.linalg.norm(self.n))

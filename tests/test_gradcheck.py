@@ -140,6 +140,12 @@ WRONG_DMU = {
         lambda a: a[None],
         "wrong shape",
         "wrong shape",
+        "in another shape",
+    ),
+    "not summed over the batch": (
+        lambda a: np.stack([a, a]),
+        "wrong shape",
+        "wrong shape",
         "not summed over the bat",
     ),
     "flattened": (lambda a: a.ravel(), "wrong shape", "wrong shape", "in another shape"),
