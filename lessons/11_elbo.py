@@ -245,8 +245,9 @@ for name, W in models.items():
 # だけでexp(logvar)をsigmaとして使う）があると実際に超えてしまい、もはや下限ではありません。
 
 logvars = np.repeat(np.linspace(-4, 1, 501)[:, None], 2, axis=1)  # W has orthogonal rows here
-right, wrong = (elbo(one, m, of_z, W, b, s) for of_z in (logvars, 2 * logvars))
-wrong += GaussianKL().per_example(m, 2 * logvars) - GaussianKL().per_example(m, logvars)
+ms = np.repeat(m, 501, axis=0)
+right, wrong = (elbo(one, ms, of_z, W, b, s) for of_z in (logvars, 2 * logvars))
+wrong += GaussianKL().per_example(ms, 2 * logvars) - GaussianKL().per_example(ms, logvars)
 print(f"highest over logvar: ELBO {right.max():.3f}, with the bug {wrong.max():.3f}", end="")
 print(f"; log p(x) is {truth:.3f}")
 assert right.max() < truth < wrong.max() - 0.1

@@ -1,4 +1,4 @@
-"""The command ``scratchvae``: argument parsing, and one function for each subcommand.
+"""The command ``scratchvae``: one function for each subcommand; their options are in ``parser``.
 
 Whatever goes wrong ends in one line on stderr and exit code 2; an interrupted training in 130.
 """
@@ -20,15 +20,12 @@ from typing import Any
 import numpy as np
 
 import scratchvae
-from scratchvae import backend, validate
-from scratchvae.layers import ACTIVATIONS
-from scratchvae.models import CORRUPTIONS, MODELS, DenoisingAutoencoder, Model, build
-from scratchvae.optim import OPTIMIZERS, make_optimizer
-from scratchvae.practice.commands import add_commands
+from scratchvae import backend, parser, streams, validate
+from scratchvae.models import DenoisingAutoencoder, Model, build
+from scratchvae.optim import make_optimizer
+from scratchvae.parser import EPOCHS, MODEL_OPTIONS
 from scratchvae.presets import PRESETS
 from scratchvae.train import DivergedError, Stopped, Training, fit
-
-EPOCHS = 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,26 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:2] == ["train", "--preset"]:  # a preset is of one kind: it need not be named
         words.insert(1, PRESETS[words[2]].kind if words[2:] and words[2] in PRESETS else "vae")
-    try:
+    with streams.standard():
         try:
-            arguments = _parser().parse_args(words)
-            arguments.command(arguments)
-        finally:
-            sys.stdout.flush()
-    except SystemExit as end:  # of --help, --version and the parser's errors
-        return int(end.code or 0)
-    except KeyboardInterrupt as interruption:
-        print(f"scratchvae: {str(interruption) or 'interrupted'}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(devnull, stream.fileno())
+            try:
+                arguments = parser.make(COMMANDS).parse_args(words)
+                arguments.command(arguments)
+            finally:
+                sys.stdout.flush()
+        except SystemExit as end:  # of --help, --version and the parser's errors
+            return int(end.code or 0)
+        except KeyboardInterrupt as interruption:
+            print(f"scratchvae: {str(interruption) or 'interrupted'}", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+            print(f"scratchvae: error: {_line(error)}", file=sys.stderr)
+            return 2
         return 0
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
-        print(f"scratchvae: error: {_line(error)}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _line(error: Exception) -> str:
@@ -69,16 +62,34 @@ def _line(error: Exception) -> str:
 
 def train(arguments: argparse.Namespace) -> None:
     """``scratchvae train``: train a model, and leave a run directory behind."""
+    from scratchvae import runs
+
+    given = vars(arguments)
+    if given.get("tf32"):
+        if backend.resolve_device(given.get("device", "cpu")) == "cpu":
+            raise ValueError("--tf32: it is for products on the GPU; add --device gpu")
+        backend.allow_tf32(True)
+    if "resume" in given:
+        model, training, notes, data, directory = _resumed(given)
+    else:
+        model, training, notes, data, directory = _fresh(given)
+    with runs.training_in(directory):
+        _train(arguments, model, training, notes, data, directory)
+
+
+def _train(
+    arguments: argparse.Namespace,
+    model: Model,
+    training: Training,
+    notes: dict[str, Any],
+    data: Any,
+    directory: Path,
+) -> None:
     from threadpoolctl import threadpool_limits
 
     from scratchvae import runs
 
     given = vars(arguments)
-    if "resume" in given:
-        model, training, notes, data, directory = _resumed(given)
-    else:
-        model, training, notes, data, directory = _fresh(given)
-
     every = given.get("checkpoint_every", 1)
 
     def save(training: Training) -> None:
@@ -134,7 +145,7 @@ def train(arguments: argparse.Namespace) -> None:
     _print_json(arguments, report)
 
 
-_RESUMABLE = {"resume", "epochs", "device", "data_dir", "checkpoint_every"} | {
+_RESUMABLE = {"resume", "epochs", "device", "tf32", "data_dir", "checkpoint_every"} | {
     "threads",
     "quiet",
     "json",
@@ -168,7 +179,7 @@ def _resumed(given: dict[str, Any]) -> tuple[Any, ...]:
 def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
     from scratchvae import datasets, runs
 
-    options = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+    options = {name: given[name] for name in MODEL_OPTIONS if name in given}
     _check_used(given["model"], options)
     preset = None
     if "preset" in given:
@@ -210,7 +221,7 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
 
 def _check_preset(given: dict[str, Any]) -> None:
     """Refuse an option that the preset decides."""
-    own = {*_MODEL_OPTIONS, "optimizer", "learning_rate", "batch_size", "binarize"} - {"dtype"}
+    own = {*MODEL_OPTIONS, "optimizer", "learning_rate", "batch_size", "binarize"} - {"dtype"}
     if extra := sorted(own & set(given)):
         options = ", ".join(map(_option, extra))
         raise ValueError(f"--preset {given['preset']} decides that itself: leave out {options}")
@@ -335,13 +346,18 @@ def check(arguments: argparse.Namespace) -> None:
     rows = proofs.run_all(arguments.seed)
     wrong = [row.piece for row in rows if not row.ok]
     if not arguments.json:
-        from rich.table import Column, Table
+        from rich.console import Console
+        from rich.table import Table
 
-        piece = Column("piece", overflow="fold")
-        table = Table(piece, "tensors", "worst error", "method", "verdict", title=_CHECKED)
+        console, table = Console(), Table(title=_CHECKED)
+        shown = slice(None) if console.width >= 70 else slice(0, None, 2)  # the more important
+        for head in ("piece", "tensors", "worst error", "method", "verdict")[shown]:
+            wraps = head in ("piece", "method")
+            table.add_column(head, overflow="fold", no_wrap=not wraps)
         for row in rows:
-            table.add_row(row.piece, str(row.tensors), f"{row.error:.1e}", row.method, row.verdict)
-        _console().print(table)
+            cells = (row.piece, str(row.tensors), f"{row.error:.1e}", row.method, row.verdict)
+            table.add_row(*cells[shown])
+        console.print(table)
         for row in rows:
             if not row.ok:
                 print(f"{row.piece}:\n{row.report}")
@@ -410,10 +426,12 @@ _UNITS = {
 
 
 def _print_table(title: str, figures: dict[str, Any]) -> None:
-    from rich.table import Table
+    from rich.console import Console
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    columns = [Column(overflow="fold") for _ in range(2)]  # a path that is cut is of no use
+    table = Table(*columns, title=Text(title), title_justify="left", show_header=False)
     for name, value in figures.items():
         bare = name.removeprefix("val_")
         if bare == "loss" and value == figures.get(name.replace("loss", "neg_elbo")):
@@ -421,240 +439,10 @@ def _print_table(title: str, figures: dict[str, Any]) -> None:
         unit = next((unit for start, unit in _UNITS.items() if bare.startswith(start)), "")
         text = f"{value:.5g}" if isinstance(value, float) else str(value)
         table.add_row(name, Text(f"{text} {unit}".strip()))  # Text: "[cuda12]" is no markup
-    _console().print(table)
+    Console().print(table)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    class StdoutConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise  # rich would exit with code 1
-
-    return StdoutConsole()
-
-
-# -------------------------------------------------------------------------------------- parser
-
-_MODEL_OPTIONS = (
-    *("hidden", "n_latent", "activation", "dtype", "output", "corruption", "sigma", "clip"),
-    *("fraction", "likelihood", "beta"),
-)
-
-_EXAMPLES = {
-    "train": "scratchvae train vae --n-latent 2 --epochs 40",
-    "evaluate": "scratchvae evaluate runs/vae --samples 100 --limit 200",
-    "sample": "scratchvae sample runs/vae --n 64 --seed 1 --out samples.png",
-    "reconstruct": "scratchvae reconstruct runs/vae --n 20",
-    "interpolate": "scratchvae interpolate runs/vae --images 3 8 --steps 15",
-    "latent": "scratchvae latent runs/vae --out latent.png",
-    "check": "scratchvae check --seed 1",
-    "info": "scratchvae info --json",
+COMMANDS = {
+    function.__name__: function
+    for function in (train, evaluate, sample, reconstruct, interpolate, latent, check, info)
 }
-_TRAIN_EXAMPLES = {
-    "ae": "scratchvae train ae --n-latent 32 --epochs 10",
-    "dae": "scratchvae train dae --corruption salt_and_pepper --fraction 0.3",
-    "vae": "scratchvae train vae --n-latent 2 --beta 0.5 --epochs 40",
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
-
-    def error(self, message: str) -> Any:
-        line = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {line}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="scratchvae", description=scratchvae.__doc__, epilog="example: scratchvae train vae"
-    )
-    parser.add_argument("--version", action="version", version=scratchvae.__version__)
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, function: Callable[..., None]) -> argparse.ArgumentParser:
-        text = (function.__doc__ or "").partition(": ")[2].split("\n")[0]
-        sub = subparsers.add_parser(
-            name, help=text, description=text, epilog=f"example: {_EXAMPLES[name]}"
-        )
-        sub.set_defaults(command=function)
-        return sub
-
-    kinds = add("train", train).add_subparsers(required=True, metavar="{ae,dae,vae}")
-    for kind in MODELS:
-        _add_train_options(kinds, kind)
-    for name, function in (
-        ("evaluate", evaluate),
-        ("sample", sample),
-        ("reconstruct", reconstruct),
-        ("interpolate", interpolate),
-        ("latent", latent),
-    ):
-        sub = add(name, function)
-        sub.add_argument("run", help="run directory or model.npz")
-        _add_common(sub)
-        sub.add_argument("--device", default="cpu", choices=backend.DEVICES, help="(cpu)")
-        _add_data(sub, default=None, help="other data than the run's own")
-        if name != "evaluate":
-            sub.add_argument("--out", metavar="FILE.png", help="default: in the run directory")
-        if name in ("sample", "reconstruct", "interpolate"):
-            number = {"sample": 100, "reconstruct": 10, "interpolate": 6}[name]
-            sub.add_argument(
-                "--n", type=_count, default=number, metavar="N", help="how many (%(default)s)"
-            )
-        if name == "evaluate":
-            sub.add_argument(
-                *("--samples",),
-                type=_count,
-                metavar="K",
-                help="also the importance-weighted bound with K samples",
-            )
-            sub.add_argument(
-                "--limit", type=_count, metavar="N", help="only the first N test images"
-            )
-            sub.add_argument(
-                "--rivals", action="store_true", help="also PCA and, for a DAE, ridge regression"
-            )
-        if name == "interpolate":
-            sub.add_argument(
-                *("--images",), type=_index, nargs=2, metavar="I", help="which two test images"
-            )
-            sub.add_argument(
-                *("--steps",),
-                type=_steps,
-                default=11,
-                metavar="N",
-                help="images a row (%(default)s)",
-            )
-    _add_common(add("check", check))
-    sub = add("info", info)
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument("--data-dir", metavar="DIR", help="where to look for IDX files")
-    sub.add_argument("--seed", type=_index, default=0, help=argparse.SUPPRESS)
-    add_commands(subparsers)
-    return parser
-
-
-def _add_common(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--seed", type=_index, default=0, metavar="N", help="seed of all random numbers (0)"
-    )
-    sub.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def _add_data(sub: argparse.ArgumentParser, default: Any, help: str) -> None:
-    sub.add_argument("--data", default=default, metavar="NAME|FILE", help=help)
-    sub.add_argument(
-        *("--data-dir",),
-        default=default,
-        metavar="DIR",
-        help="directory of IDX files (or set SCRATCHVAE_DATA)",
-    )
-
-
-def _add_train_options(kinds: Any, kind: str) -> None:
-    """Add ``train KIND``; options that were not given are absent, so that --resume can tell."""
-    text = f"train a{'n' if kind == 'ae' else ''} {MODELS[kind].__name__}"
-    sub = kinds.add_parser(
-        kind,
-        help=text,
-        description=text,
-        epilog=f"example: {_TRAIN_EXAMPLES[kind]}",
-        argument_default=argparse.SUPPRESS,
-    )
-    sub.set_defaults(command=train, model=kind)
-    _add_data(
-        sub, argparse.SUPPRESS, "mnist10k (default), mnist, fashion-mnist, or your .npy or .npz"
-    )
-    add = sub.add_argument
-    add("--out", metavar="DIR", help=f"run directory (default: runs/{kind}, runs/{kind}-2, ...)")
-    add("--resume", metavar="DIR", help="go on with the run in DIR, with its settings")
-    add("--epochs", type=_count, metavar="N", help=f"passes over the data ({EPOCHS})")
-    add("--batch-size", type=_count, metavar="N", help="images a step (128)")
-    add("--optimizer", choices=OPTIMIZERS, help="(adam)")
-    add("--learning-rate", type=_real, metavar="X", help="(the optimizer's own; adam 0.001)")
-    add("--binarize", action="store_true", help="draw each pixel as 0 or 1 anew in each epoch")
-    add("--checkpoint-every", type=_count, metavar="N", help="save every N epochs (1)")
-    add("--seed", type=_index, metavar="N", help="seed of all random numbers (0)")
-    add("--device", choices=backend.DEVICES, help="(cpu)")
-    add("--dtype", choices=("float32", "float64"), help="(float32)")
-    add("--hidden", type=_widths, metavar="N,N,...", help="hidden widths, or 'none' (400)")
-    add("--n-latent", type=_count, metavar="L", help="latents (20)")
-    add("--activation", choices=ACTIVATIONS, help="(relu)")
-    if kind == "vae":
-        about = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
-        add("--preset", choices=PRESETS, help=f"a published setting. {about}")
-        add("--likelihood", choices=("bernoulli", "gaussian"), help="(bernoulli)")
-        add(
-            "--sigma",
-            type=_sigma,
-            metavar="X",
-            help="of the gaussian likelihood: a number or 'learned' (1)",
-        )
-        add("--beta", type=_real, metavar="X", help="weight of the KL (1)")
-    else:
-        add("--output", choices=("sigmoid", "linear"), help="(sigmoid)")
-    if kind == "dae":
-        add("--corruption", choices=CORRUPTIONS, help="(gaussian)")
-        add(
-            "--sigma",
-            type=_real,
-            metavar="X",
-            help="standard deviation of the gaussian corruption (0.5)",
-        )
-        add("--no-clip", action="store_false", dest="clip", help="let it leave [0, 1]")
-        add(
-            "--fraction",
-            type=_real,
-            metavar="X",
-            help="of the pixels hit by the other corruptions (0.3)",
-        )
-    add(
-        "--threads",
-        type=_count,
-        metavar="N",
-        help="of the matrix products (all cores); 1 where other programs keep the cores busy",
-    )
-    add("--quiet", action="store_true", default=False, help="no progress")
-    add("--json", action="store_true", default=False, help="print the figures as JSON")
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _index(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _steps(text: str) -> int:
-    return _whole(text, 2)
-
-
-def _whole(text: str, low: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if value < low:
-        raise argparse.ArgumentTypeError(f"got {text!r}, want a whole number >= {low}")
-    return value
-
-
-def _widths(text: str) -> list[int]:
-    return [] if text in ("none", "") else [_count(part) for part in text.split(",")]
-
-
-def _sigma(text: str) -> float | str:
-    return text if text == "learned" else _real(text, "a number or 'learned'")
-
-
-def _real(text: str, want: str = "a number") -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"got {text!r}, want {want}")
-    return value

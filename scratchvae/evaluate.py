@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, generator, to_device, to_host
+from scratchvae.backend import Array, array_module, generator, to_device, to_host
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
 from scratchvae.train import VALIDATION, binarized, mean_terms
 
@@ -27,18 +27,30 @@ def evaluate(model: Model, x: Array, *, seed: int = 0, binarize: bool = False) -
     ``mse`` (a pixel) and ``psnr`` (dB) compare x with its reconstruction through the mean of
     q(z|x). For the DAE ``mse`` and ``psnr`` compare the clean x with the reconstruction of the
     corrupted x, and ``mse_corrupted`` the corrupted x itself: the rival that does nothing. With
-    the seed of a training these are the figures of its last validation.
+    the seed of a training these are the figures of its last validation. Raises ValueError where a
+    figure would not be finite.
     """
+    validate.boolean("binarize", binarize)
     x = model.check(to_device(x, model.device), values=True)
     clean = given = to_host(x)
     figures = {}
-    if isinstance(model, VAE):
-        figures = mean_terms(model, x, seed=seed, binarize=binarize)
-    if isinstance(model, DenoisingAutoencoder):
-        given = corrupted(model, x, seed)
-    error = mse(clean, reconstruct(model, given))
-    figures |= {"mse": error, "psnr": psnr(error)}
+    with np.errstate(all="ignore"):  # what overflows is named below
+        if isinstance(model, VAE):
+            figures = mean_terms(model, x, seed=seed, binarize=binarize)
+        if isinstance(model, DenoisingAutoencoder):
+            given = corrupted(model, x, seed)
+        figures["mse"] = mse(clean, reconstruct(model, given))
+    for name, figure in figures.items():
+        _check_finite(name, figure)
+    figures["psnr"] = psnr(figures["mse"])
     return figures if given is clean else {**figures, "mse_corrupted": mse(clean, given)}
+
+
+def _check_finite(name: str, figures: Any) -> None:
+    if not np.isfinite(figures).all():
+        raise ValueError(
+            f"{name}: not finite, the model's parameters or the data are too large for its numbers"
+        )
 
 
 def corrupted(model: DenoisingAutoencoder, x: Array, seed: int = 0) -> np.ndarray:
@@ -51,7 +63,8 @@ def corrupted(model: DenoisingAutoencoder, x: Array, seed: int = 0) -> np.ndarra
 def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:
     """Return ``model.reconstruct(x)`` for any number of rows, as a host array (N, D)."""
     x = to_device(x, model.device)
-    parts = [model.reconstruct(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+    starts = range(0, max(1, len(x)), batch_size)  # no rows at all are the model's to refuse
+    parts = [model.reconstruct(x[i : i + batch_size]) for i in starts]
     return np.concatenate([to_host(part) for part in parts])
 
 
@@ -75,6 +88,7 @@ def importance_weighted_bound(
     each z_k is the same whatever the chunks. ``binarize`` draws the pixels of x as 0 or 1 first.
     """
     n_samples = validate.integer("n_samples", n_samples)
+    validate.boolean("binarize", binarize)
     x = model.check(to_device(x, model.device), values=True)
     xp, rng, n = model.xp, generator(model.device, seed, VALIDATION), len(x)
     if binarize:
@@ -90,11 +104,18 @@ def importance_weighted_bound(
         for block, (mu, logvar) in zip(blocks, codes, strict=True):
             eps = xp.asarray(rng.standard_normal((k * len(mu), model.n_latent), dtype=x.dtype))
             tiled = [xp.tile(a, (k, 1)) for a in (x[block], mu, logvar)]
-            log_w = _log_weights(model, tiled, eps).reshape(k, len(mu)).astype(np.float64)
-            peak = log_w.max(axis=0)
-            log_sum = peak + xp.log(xp.exp(log_w - peak).sum(axis=0))
-            total[block] = xp.logaddexp(total[block], log_sum)
-    return np.asarray(to_host(total)) - math.log(n_samples)
+            with np.errstate(all="ignore"):  # what overflows is named below
+                log_w = _log_weights(model, tiled, eps).reshape(k, len(mu)).astype(np.float64)
+                total[block] = xp.logaddexp(total[block], _log_sum_exp(log_w))
+    _check_finite("bound", total := to_host(total))
+    return np.asarray(total) - math.log(n_samples)
+
+
+def _log_sum_exp(a: Array) -> Array:
+    """Return log sum_k exp(a_k) of a (K, B) without overflow, (B,)."""
+    xp = array_module(a)
+    peak = xp.maximum(a.max(axis=0), np.finfo(a.dtype).min)  # -inf - -inf is NaN
+    return peak + xp.log(xp.exp(a - peak).sum(axis=0))
 
 
 def _log_weights(model: VAE, tiled: list[Array], eps: Array) -> Array:
@@ -110,8 +131,8 @@ def _log_weights(model: VAE, tiled: list[Array], eps: Array) -> Array:
 
 def mse(x: np.ndarray, y: np.ndarray) -> float:
     """Return the mean squared error a pixel between x and y (N, D), computed in float64."""
-    if x.shape != y.shape:
-        raise ValueError(f"mse: got shapes {x.shape} and {y.shape}, want equal ones")
+    if x.shape != y.shape or not x.size:
+        raise ValueError(f"mse: got shapes {x.shape} and {y.shape}, want equal ones, not empty")
     difference = np.subtract(x, y, dtype=np.float64)
     return float(np.mean(difference * difference))
 
@@ -127,7 +148,10 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     ``scores`` (N,) are floats, ``positive`` (N,) booleans; a tie counts one half (Mann, Whitney
     1947). Raises ValueError where one class is missing or a score is NaN.
     """
-    scores, positive = np.asarray(scores), np.asarray(positive, dtype=bool)
+    scores, positive = np.asarray(scores), np.asarray(positive)
+    if not np.isin(positive, (0, 1)).all():
+        raise ValueError("positive: want True or False for each example, such as labels == 1")
+    positive = positive.astype(bool)
     if scores.shape != positive.shape or scores.ndim != 1:
         raise ValueError(
             f"roc_auc: got shapes {scores.shape} and {positive.shape}, want (N,) twice"
@@ -144,6 +168,11 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
+def _check_data(name: str, x: np.ndarray) -> None:
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
+
+
 class PCA:
     """Principal component analysis: the best linear reconstruction through L numbers.
 
@@ -153,6 +182,7 @@ class PCA:
 
     def __init__(self, x: np.ndarray, n_components: int) -> None:
         n_components = validate.integer("n_components", n_components)
+        _check_data("x", x)
         if x.ndim != 2 or n_components > min(x.shape):
             raise ValueError(
                 f"n_components: got {n_components} for data {x.shape}, want at most {min(x.shape)}"
@@ -185,8 +215,10 @@ class Ridge:
 
     def __init__(self, x: np.ndarray, y: np.ndarray, penalty: float = 1e-3) -> None:
         self.penalty = validate.number("penalty", penalty)
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
             raise ValueError(f"Ridge: got x {x.shape} and y {y.shape}, want (N, D) and (N, E)")
+        _check_data("x", x)
+        _check_data("y", y)
         x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
         centred = x - x_mean
         covariance: Any = centred.T @ centred / len(x)

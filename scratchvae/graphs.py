@@ -162,7 +162,7 @@ class StepGraph:
         now += 1
 
     def _prove(self) -> None:
-        """Raise RuntimeError unless the graph does what the step does, launched kernel by kernel."""
+        """Raise RuntimeError unless the graph does what the step does without it."""
         changed = [self.model.theta, *self.optimizer.memory.values(), self.table]
         saved, found = [array.copy() for array in changed], []
         for run in (self._step, self.graph.launch):

@@ -6,6 +6,18 @@ Shapes: mu, logvar, eps, z are (B, L). ``logvar`` is log sigma^2, so sigma = exp
 from __future__ import annotations
 
 from scratchvae.backend import Array, array_module
+from scratchvae.layers import Remembered
+
+
+def _check(names: str, *arrays: Array) -> None:
+    """Raise a ValueError unless the arrays are floats of one shape: broadcasting would hide it."""
+    for array in arrays:
+        fits = array.shape == arrays[0].shape and array.ndim == 2 and array.size
+        if not fits or array.dtype.kind not in "fc":  # complex: a derivative by complex step
+            got = " and ".join(f"{a.shape} {a.dtype}" for a in arrays)
+            raise ValueError(
+                f"{names} must have one shape (B, L), got {got}; want floating-point, not empty"
+            )
 
 
 class Reparameterize:
@@ -21,17 +33,15 @@ class Reparameterize:
     eps is drawn once a step, by the caller, and serves forward and backward alike.
     """
 
+    sigma_eps: Array = Remembered()
+
     def apply(self, mu: Array, logvar: Array, eps: Array) -> Array:
-        """Return z = mu + exp(logvar / 2) * eps and remember nothing."""
+        """Return z = mu + exp(logvar / 2) * eps and remember nothing; many eps may share one mu."""
         return mu + array_module(logvar).exp(logvar / 2) * eps
 
     def forward(self, mu: Array, logvar: Array, eps: Array) -> Array:
         """Return z = mu + exp(logvar / 2) * eps, all (B, L), and remember sigma * eps."""
-        if not mu.shape == logvar.shape == eps.shape:
-            raise ValueError(
-                f"Reparameterize: mu, logvar and eps must have one shape (B, L), got {mu.shape}, "
-                f"{logvar.shape} and {eps.shape}"
-            )
+        _check("Reparameterize: mu, logvar and eps", mu, logvar, eps)
         self.sigma_eps = array_module(logvar).exp(logvar / 2) * eps
         return mu + self.sigma_eps
 
@@ -57,6 +67,9 @@ class GaussianKL:
         dlogvar = (exp(logvar) - 1) / (2 B)
     """
 
+    mu: Array = Remembered()
+    logvar: Array = Remembered()
+
     def per_example(self, mu: Array, logvar: Array) -> Array:
         """Return the KL of each example, (B,), in nats; exactly 0 at mu = logvar = 0."""
         return self._per_latent(mu, logvar).sum(axis=1)
@@ -67,17 +80,14 @@ class GaussianKL:
 
     @staticmethod
     def _per_latent(mu: Array, logvar: Array) -> Array:
+        _check("GaussianKL: mu and logvar", mu, logvar)
         return (mu * mu + array_module(logvar).expm1(logvar) - logvar) / 2
 
     def forward(self, mu: Array, logvar: Array) -> Array:
         """Return the KL in nats, a scalar, and remember mu and logvar, both (B, L)."""
-        if mu.shape != logvar.shape or mu.ndim != 2:
-            raise ValueError(
-                "GaussianKL: mu and logvar must have one shape (B, L), "
-                f"got {mu.shape} and {logvar.shape}"
-            )
+        kl = self.per_example(mu, logvar).mean()
         self.mu, self.logvar = mu, logvar
-        return self.per_example(mu, logvar).mean()
+        return kl
 
     def backward(self) -> tuple[Array, Array]:
         """Return dmu = mu / B and dlogvar = (exp(logvar) - 1) / (2 B), each (B, L)."""

@@ -20,6 +20,18 @@ from scratchvae import validate
 from scratchvae.backend import Array, array_module, module_for, to_device
 
 
+class Remembered:
+    """What ``forward`` leaves for ``backward``: until then, reading it says to call ``forward``.
+
+    An instance's own attribute hides it, so that it costs nothing afterwards.
+    """
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        raise ValueError(f"{owner.__name__}: backward needs a forward before it")
+
+
 class Layer(ABC):
     """A differentiable function, with or without parameters.
 
@@ -129,6 +141,7 @@ class Dense(Layer):
     """
 
     parameter_names = ("W", "b")
+    x: Array = Remembered()
 
     def __init__(
         self,
@@ -142,13 +155,16 @@ class Dense(Layer):
         validate.integer("n_in", n_in)
         validate.integer("n_out", n_out)
         validate.choice("init", init, INITIALISERS)
+        dtype = validate.dtype(dtype)
         self.W: Array = INITIALISERS[init](np.random.default_rng(rng), n_in, n_out).astype(dtype)
         self.b: Array = np.zeros(n_out, dtype=dtype)
         self.dW: Array = np.zeros_like(self.W)
         self.db: Array = np.zeros_like(self.b)
 
     def apply(self, x: Array) -> Array:
-        """Return y = x W + b."""
+        """Return y = x W + b; raises ValueError unless x is (B, I)."""
+        if x.ndim != 2 or x.shape[1] != len(self.W):
+            raise ValueError(f"Dense: got x of shape {x.shape}, want (B, {len(self.W)})")
         y = x @ self.W
         y += self.b
         return y
@@ -176,6 +192,8 @@ class ReLU(Layer):
     subgradient, and like everybody else we take 0.
     """
 
+    positive: Array = Remembered()
+
     def apply(self, x: Array) -> Array:
         """Return max(x, 0)."""
         return array_module(x).maximum(x, 0)
@@ -192,6 +210,8 @@ class ReLU(Layer):
 
 class Tanh(Layer):
     """y = tanh(x), element by element; dy/dx = 1 - tanh(x)^2 = 1 - y^2."""
+
+    slope: Array = Remembered()
 
     def apply(self, x: Array) -> Array:
         """Return tanh(x)."""
@@ -214,7 +234,7 @@ def sigmoid(x: Array) -> Array:
     With t = exp(-|x|) <= 1 it is 1 / (1 + t) for x >= 0 and t / (1 + t) for x < 0.
     """
     xp = array_module(x)
-    t = xp.exp(-xp.abs(x))
+    t = xp.exp(-1.0 * xp.abs(x))  # -1.0: minus a byte would wrap around
     return xp.maximum(t, x >= 0) / (1 + t)
 
 
@@ -225,6 +245,8 @@ class Sigmoid(Layer):
     cancellation that 1 - y suffers where y is close to 1.
     """
 
+    slope: Array = Remembered()
+
     def apply(self, x: Array) -> Array:
         """Return sigmoid(x)."""
         return sigmoid(x)
@@ -232,7 +254,7 @@ class Sigmoid(Layer):
     def forward(self, x: Array) -> Array:
         """Return y = sigmoid(x) and remember the slope y (1 - y)."""
         xp = array_module(x)
-        t = xp.exp(-xp.abs(x))
+        t = xp.exp(-1.0 * xp.abs(x))
         y = xp.maximum(t, x >= 0) / (1 + t)
         t /= (1 + t) ** 2
         self.slope = t

@@ -13,13 +13,19 @@ from abc import ABC, abstractmethod
 
 from scratchvae import validate
 from scratchvae.backend import Array, array_module
-from scratchvae.layers import sigmoid
+from scratchvae.layers import Remembered, sigmoid
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 class Loss(ABC):
-    """A scalar of output and data, averaged over the batch."""
+    """A scalar of output and data, averaged over the batch.
+
+    Raises ValueError where the shapes do not fit, which broadcasting would hide, and for integers.
+    """
+
+    output: Array = Remembered()
+    x: Array = Remembered()
 
     @abstractmethod
     def per_example(self, output: Array, x: Array) -> Array:
@@ -32,14 +38,15 @@ class Loss(ABC):
     def forward(self, output: Array, x: Array) -> Array:
         """Return the mean of ``per_example`` as a scalar; leave both arrays as they are until
         ``backward``, which reads them again.
-
-        Raises ValueError where the shapes do not fit: broadcasting would hide it.
         """
-        self._check(output, x)
+        loss = self.per_example(output, x).mean()
         self.output, self.x = output, x
-        return self.per_example(output, x).mean()
+        return loss
 
     def _check(self, output: Array, x: Array) -> None:
+        validate.floating(type(self).__name__, output=output, x=x)
+        if x.ndim != 2 or not x.size:
+            raise ValueError(f"{type(self).__name__}: got x of shape {x.shape}, want (B, D)")
         want = self.output_shape(x)
         if output.shape != want:
             raise ValueError(
@@ -64,6 +71,7 @@ class MeanSquaredError(Loss):
 
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the mean over the features of (y - x)^2, (B,)."""
+        self._check(output, x)
         difference = output - x
         return (difference * difference).mean(axis=1)
 
@@ -94,13 +102,17 @@ class BernoulliNLL(Loss):
     of x. Kingma, Welling 2014, appendix C.1.
     """
 
+    p_minus_x: Array = Remembered()
+    negative: Array = Remembered()
+    t: Array = Remembered()
+
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the NLL of each example, (B,), in nats."""
         return self._pieces(output, x)[0]
 
-    @staticmethod
-    def _pieces(logits: Array, x: Array) -> tuple[Array, Array, Array]:
+    def _pieces(self, logits: Array, x: Array) -> tuple[Array, Array, Array]:
         """Return the NLL of each example, p - x, and t."""
+        self._check(logits, x)
         xp = array_module(logits)
         t = xp.abs(logits)
         xp.negative(t, out=t)
@@ -112,7 +124,6 @@ class BernoulliNLL(Loss):
 
     def forward(self, output: Array, x: Array) -> Array:
         """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves backward too."""
-        self._check(output, x)
         nll, self.p_minus_x, self.t = self._pieces(output, x)
         self.x, self.negative = x, output < 0
         return nll.mean()
@@ -134,24 +145,28 @@ class BernoulliNLL(Loss):
 class GaussianNLL(Loss):
     """-log N(x; mean, sigma^2) summed over features, in nats. Kingma, Welling 2014, appendix C.2.
 
-    With v = log sigma^2, the negative log-density of one feature is
+    With v = log sigma^2 and r = (mean - x) / sigma, 1 / sigma = e^(-v/2), the negative log-density
+    of one feature is
 
-        L_nd = ((x - mean)^2 e^-v + v + log 2 pi) / 2
+        L_nd = (r^2 + v + log 2 pi) / 2
 
-    and, with the average over the batch,
+    and, as dr/dmean = 1 / sigma and dr/dv = -r / 2, with the average over the batch,
 
-        dmean = (mean - x) e^-v / B
-        dv    = (1 - (x - mean)^2 e^-v) / (2 B)
+        dmean = r / sigma / B
+        dv    = (1 - r^2) / (2 B)
 
-    ``sigma`` is a positive number, and the output (B, D) is the mean; or ``"learned"``, and the
-    output (B, 2 D) is the mean and, behind it, v. The learned likelihood has no upper bound where a
-    feature can be predicted exactly (MNIST's black border): add noise to such data or fix sigma.
+    r is squared last: sigma^2 would overflow, or be 0, long before sigma.
+
+    ``sigma`` is a number from 1e-18 to 1e18, and the output (B, D) is the mean; or ``"learned"``,
+    and the output (B, 2 D) is the mean and, behind it, v. The learned likelihood has no upper bound
+    where a feature can be predicted exactly (MNIST's black border): add noise to such data or fix
+    sigma.
     """
 
     def __init__(self, sigma: float | str = 1.0) -> None:
         if not (isinstance(sigma, str) and sigma == "learned"):
             try:
-                sigma = validate.number("sigma", sigma, ends="(]")
+                sigma = validate.number("sigma", sigma, 1e-18, 1e18)
             except ValueError as error:
                 raise ValueError(f"{error} or 'learned'") from None
         self.sigma = sigma
@@ -173,24 +188,25 @@ class GaussianNLL(Loss):
         features = output.shape[1] // 2
         return output[:, :features], output[:, features:]
 
-    def _precision(self, v: Array) -> Array:
-        return array_module(v).exp(-v) if self.learned else self.sigma**-2  # type: ignore[operator]
+    def _inverse_sigma(self, v: Array) -> Array:
+        return array_module(v).exp(v / -2) if self.learned else 1 / self.sigma  # type: ignore[operator]
 
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the NLL of each example, (B,), in nats."""
+        self._check(output, x)
         mean, v = self._split(output)
-        difference = x - mean
-        return (difference * difference * self._precision(v) + v + LOG_2PI).sum(axis=1) / 2
+        r = (mean - x) * self._inverse_sigma(v)
+        return (r * r + (v + LOG_2PI)).sum(axis=1) / 2
 
     def backward(self) -> Array:
         """Return dmean (B, D); with a learned variance [dmean | dv], (B, 2 D)."""
         mean, v = self._split(self.output)
-        precision, batch = self._precision(v), len(mean)
-        difference = mean - self.x
-        dmean = difference * precision / batch
+        inverse_sigma, batch = self._inverse_sigma(v), len(mean)
+        r = (mean - self.x) * inverse_sigma
+        dmean = r * (inverse_sigma / batch)
         if not self.learned:
             return dmean
-        dv = (1 - difference * difference * precision) / (2 * batch)
+        dv = (1 - r * r) / (2 * batch)
         return array_module(dv).concatenate((dmean, dv), axis=1)
 
     def mean(self, output: Array) -> Array:

@@ -60,12 +60,7 @@ class Model(ABC):
         self.n_latent = validate.integer("n_latent", n_latent)
         self.activation = validate.choice("activation", activation, ACTIVATIONS)
         self.seed = validate.integer("seed", seed, low=0)
-        try:
-            self.dtype = np.dtype(object if dtype is None else dtype)
-        except TypeError:
-            self.dtype = np.dtype(object)
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype: got {dtype!r}, want 'float32' or 'float64'")
+        self.dtype = validate.dtype(dtype)
         self.device = resolve_device(device)
         self.terms: Terms = {}
 
@@ -124,9 +119,7 @@ class Model(ABC):
         """
         x = self._check_array(name, x, (None, self.n_features))
         if self.device == "cpu" if values is None else values:
-            low, high = float(x.min()), float(x.max())
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
+            low, high = _finite_range(name, x)
             if self.unit_interval and (low < 0 or high > 1):
                 hint = ": divide images in 0..255 by 255" if high > 2 and low >= 0 else ""
                 raise ValueError(
@@ -159,6 +152,18 @@ class Model(ABC):
             raise ValueError(f"{name}: got shape {x.shape}, want {_shape_text(shape)}")
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
             return x.astype(self.dtype, copy=False)
+
+    def _check_noise(self, noise: Array, shape: tuple[int, int]) -> Array:
+        """Check as ``check`` does: on the GPU without a look at the values."""
+        noise = self._check_array("noise", noise, shape)
+        if self.device == "cpu":
+            _finite_range("noise", noise)
+        return noise
+
+    def _check_z(self, z: Array) -> Array:
+        z = self._check_array("z", z, (None, self.n_latent))
+        _finite_range("z", z)
+        return z
 
     @abstractmethod
     def draw_noise(self, rng: Any, x: Array) -> Array:
@@ -270,7 +275,7 @@ class Autoencoder(Model):
 
     def decode(self, z: Array) -> Array:
         """Return the reconstruction y (B, D) of the codes z (B, L)."""
-        return self.decoder.apply(self._check_array("z", z, (None, self.n_latent)))
+        return self.decoder.apply(self._check_z(z))
 
 
 CORRUPTIONS = ("gaussian", "masking", "salt_and_pepper")
@@ -313,7 +318,7 @@ class DenoisingAutoencoder(Autoencoder):
         )
         self.corruption = validate.choice("corruption", corruption, CORRUPTIONS)
         self.sigma = validate.number("sigma", sigma)
-        self.clip = bool(clip)
+        self.clip = validate.boolean("clip", clip)
         self.fraction = validate.number("fraction", fraction, 0, 1)
 
     @property
@@ -332,10 +337,12 @@ class DenoisingAutoencoder(Autoencoder):
         draw = rng.standard_normal if self.corruption == "gaussian" else rng.random
         return self.xp.asarray(draw(x.shape, dtype=self.dtype))
 
-    def corrupt(self, x: Array, noise: Array) -> Array:
+    def corrupt(self, x: Array, noise: Array | None) -> Array:
         """Return the corrupted x~ (B, D); x itself stays clean."""
         x = self._check_array("x", x, (None, self.n_features))
-        noise = self._check_noise(x, noise)
+        if noise is None:
+            raise ValueError("noise: got None, want the corruption: model.draw_noise(rng, x)")
+        noise = self._check_noise(noise, (len(x), self.n_features))
         if self.corruption == "gaussian":
             x_tilde = x + self.sigma * noise
             return self.xp.clip(x_tilde, 0, 1) if self.clip else x_tilde
@@ -343,11 +350,6 @@ class DenoisingAutoencoder(Autoencoder):
         if self.corruption == "salt_and_pepper":
             x_tilde += noise < self.fraction / 2  # the hit pixels are 0 now; half of them become 1
         return x_tilde
-
-    def _check_noise(self, x: Array, noise: Array | None) -> Array:
-        if noise is None:
-            raise ValueError("noise: got None, want the corruption: model.draw_noise(rng, x)")
-        return self._check_array("noise", noise, (len(x), self.n_features))
 
     def forward(self, x: Array, noise: Array | None = None) -> Array:
         """Return the MSE a pixel between the clean x and the reconstruction of the corrupted x."""
@@ -370,8 +372,7 @@ class DenoisingAutoencoder(Autoencoder):
 
     def _check_finite(self, x: Array) -> Array:
         x = self._check_array("x", x, (None, self.n_features))
-        if not bool(self.xp.isfinite(x).all()):
-            raise ValueError("x: got NaN or infinite values, want finite ones")
+        _finite_range("x", x)
         return x
 
 
@@ -466,7 +467,7 @@ class VAE(Model):
     def _check_eps(self, x: Array, noise: Array | None) -> Array:
         if noise is None:
             raise ValueError("noise: got None, want eps of shape (B, L): model.draw_noise(rng, x)")
-        return self._check_array("noise", noise, (len(x), self.n_latent))
+        return self._check_noise(noise, (len(x), self.n_latent))
 
     def forward(self, x: Array, noise: Array | None = None) -> Array:
         """Return reconstruction + beta KL of x (B, D) with eps (B, L): a scalar, nats an image."""
@@ -528,7 +529,7 @@ class VAE(Model):
 
     def decode(self, z: Array) -> Array:
         """Return the mean of p(x|z), (B, D), for z (B, L): for Bernoulli the probabilities."""
-        return self.nll.mean(self.decoder.apply(self._check_array("z", z, (None, self.n_latent))))
+        return self.nll.mean(self.decoder.apply(self._check_z(z)))
 
     def sample(self, n: int, rng: np.random.Generator | int) -> Array:
         """Draw z ~ N(0, I), n times, and return the means of p(x|z), (n, D).
@@ -555,6 +556,14 @@ def build(config: dict[str, Any], device: str = "cpu") -> Model:
         return MODELS[kind](**arguments, device=device)
     except TypeError as error:
         raise ValueError(f"configuration of a {kind!r}: {error}") from None
+
+
+def _finite_range(name: str, x: Array) -> tuple[float, float]:
+    """Return the smallest and the largest value, both finite."""
+    low, high = float(x.min()), float(x.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
+    return low, high
 
 
 def _shape_text(shape: tuple[int | None, int]) -> str:

@@ -26,8 +26,8 @@ from scratchvae.backend import Array, array_module
 FLUSH_EVERY = 64
 
 
-#: The least that is added to a root of squared gradients: smaller gradients have squares that float32
-#: can hardly hold. So with eps=0 a gradient of 0 gives a step of 0, and not 0 / 0.
+#: The least that is added to the root of squared gradients: float32 can hardly hold the squares of
+#: smaller gradients. So with eps=0 a gradient of 0 gives a step of 0, and not 0 / 0.
 EPS_MIN = 1e-19
 
 

@@ -196,7 +196,7 @@ def _start(
         optimizer,
         seed=validate.integer("seed", 0 if seed is None else seed, low=0),
         batch_size=validate.integer("batch_size", 128 if batch_size is None else batch_size),
-        binarize=bool(binarize),
+        binarize=binarize is not None and validate.boolean("binarize", binarize),
         n_examples=n_examples,
     )
 

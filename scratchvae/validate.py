@@ -18,9 +18,40 @@ def integer(name: str, value: Any, low: int = 1) -> int:
 
 def integers(name: str, value: Any) -> tuple[int, ...]:
     """Return ``value``, a sequence of integers >= 1, as a tuple; it may be empty."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
         raise ValueError(f"{name}: got {value!r}, want a sequence of integers such as (400,)")
     return tuple(integer(name, item) for item in value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return ``value``, True or False (or 1 or 0); "no", true to Python, is refused."""
+    if not isinstance(value, bool | np.bool_ | int | np.integer) or value not in (0, 1):
+        raise ValueError(f"{name}: got {value!r}, want True or False")
+    return bool(value)
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """Return ``value`` as the dtype of a network's parameters, float32 or float64."""
+    try:
+        result = np.dtype(object if value is None else value)
+    except TypeError:
+        result = np.dtype(object)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype: got {value!r}, want 'float32' or 'float64'")
+    return result
+
+
+def floating(name: str, **arrays: Any) -> None:
+    """Raise unless the arrays are floating-point (complex ones serve numerical derivatives).
+
+    With integers a difference may wrap around, and a gradient has nowhere to be written.
+    """
+    for argument, array in arrays.items():
+        if array.dtype.kind not in "fc":
+            raise ValueError(
+                f"{name}: {argument} is of dtype {array.dtype}, want floating-point values: "
+                f"{argument}.astype('float32')"
+            )
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ import pytest
 import threadpoolctl
 
 import scratchvae
-from scratchvae import checkpoint, cli, proofs, runs
+from scratchvae import checkpoint, cli, parser, proofs, runs
 from scratchvae.evaluate import PCA, Ridge, corrupted, mse
 from scratchvae.evaluate import evaluate as figures_of
 from scratchvae.presets import PRESETS, burda_rate
@@ -600,14 +600,14 @@ def test_help_has_an_example_that_parses(capsys, command):
     assert err == ""
     example = re.search(r"example: scratchvae (.*)", " ".join(out.split())).group(1)
     assert example.startswith(command)
-    arguments = vars(cli._parser().parse_args(example.split()))
+    arguments = vars(parser.make(cli.COMMANDS).parse_args(example.split()))
     if command not in ("", "info", "train"):
         assert "--seed" in out
         assert "json" in arguments
 
 
 def test_the_examples_of_train_are_accepted(here, capsys, no_pictures):
-    for example in (*cli._TRAIN_EXAMPLES.values(), cli._EXAMPLES["train"]):
+    for example in (*parser.TRAIN_EXAMPLES.values(), parser.EXAMPLES["train"]):
         argv = [*example.split()[1:], "--data", "digits.npz", "--hidden", "3", "--epochs", "1"]
         answer(capsys, *argv, "--quiet")
 

@@ -350,7 +350,7 @@ def test_auc_by_hand():
         ([[1, 2]], [[True, False]], r"got shapes \(1, 2\)"),
         ([1, math.nan], [True, False], "got NaN"),
         ([1, 2], [True, True], "at least one positive and one negative"),
-        ([1, 2], [3, 8], "at least one positive and one negative"),
+        ([1, 2], [3, 8], r"^positive: want True or False for each example, such as labels == 1$"),
         ([], [], "at least one positive and one negative"),
     ],
 )

@@ -415,3 +415,12 @@ def test_pack_makes_every_parameter_a_view_of_one_vector():
     theta[:] = np.arange(theta.size)
     assert layers["a"].layers[0].W[0, 1] == 1
     assert layers["c"].b[-1] == theta.size - 1
+
+
+def test_what_forward_leaves_is_declared_and_named_when_missing():
+    assert "forward" in type(Dense.x).__doc__  # of the class: the declaration itself
+    layer = ReLU()
+    with pytest.raises(ValueError, match=r"^ReLU: backward needs a forward before it$"):
+        layer.backward(np.ones((2, 2)))
+    layer.forward(np.ones((2, 2)))
+    assert "positive" in vars(layer)  # hides the declaration: nothing is asked in a hot path

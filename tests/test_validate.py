@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -102,3 +103,45 @@ def test_number_without_upper_bound_says_only_the_lower_one():
 def test_number_refuses_what_no_float_holds(value):
     with pytest.raises(ValueError, match=r"^sigma: got "):
         validate.number("sigma", value)
+
+
+# --- boolean, dtype, floating ---
+
+
+@pytest.mark.parametrize("value", [True, False, 1, 0, np.True_, np.False_, np.int8(1)])
+def test_boolean_accepts_and_returns_a_bool(value):
+    got = validate.boolean("clip", value)
+    assert type(got) is bool
+    assert got == bool(value)
+
+
+@pytest.mark.parametrize("value", ["no", "", None, 2, -1, 1.0, [], np.array(True)])
+def test_boolean_errors(value):
+    with pytest.raises(ValueError, match=r"^clip: got .*, want True or False$") as error:
+        validate.boolean("clip", value)
+    assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["float32", np.float64, np.dtype("float32"), float, "<f4"])
+def test_dtype_accepts_and_returns_a_dtype(value):
+    assert validate.dtype(value) == np.dtype(value)
+
+
+@pytest.mark.parametrize("value", [None, "float16", int, "complex64", "half a float", 3])
+def test_dtype_errors(value):
+    with pytest.raises(ValueError, match=r"^dtype: got .*, want 'float32' or 'float64'$") as error:
+        validate.dtype(value)
+    assert repr(value) in str(error.value)
+
+
+def test_floating_names_the_argument_and_its_dtype():
+    good = [np.zeros(2, dtype) for dtype in ("float16", "float32", "float64", "complex128")]
+    for array in good:
+        validate.floating("Loss", output=array, x=good[0])
+    for dtype in ("int64", "uint8", "bool", "object", "<U3"):
+        bad = np.zeros(2, dtype)
+        message = (
+            f"Loss: x is of dtype {bad.dtype}, want floating-point values: x.astype('float32')"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            validate.floating("Loss", output=good[0], x=bad)
