@@ -202,6 +202,8 @@ def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
     data = datasets.load(name, data_dir)
     config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
     model = build(config, device)
+    if preset:
+        preset.start(model, data.x_train)
     training = Training(
         optimizer,
         seed=seed,

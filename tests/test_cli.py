@@ -24,7 +24,7 @@ import pytest
 import threadpoolctl
 
 import scratchvae
-from scratchvae import checkpoint, cli, parser, proofs, runs
+from scratchvae import VAE, checkpoint, cli, parser, proofs, runs
 from scratchvae.evaluate import PCA, Ridge, corrupted, mse
 from scratchvae.evaluate import evaluate as figures_of
 from scratchvae.presets import PRESETS, burda_rate
@@ -901,7 +901,7 @@ def test_a_preset(words, tmp_path, monkeypatch):
     config = json.loads(Path("run/config.json").read_text())
     assert (config["hidden"], config["n_latent"], config["activation"]) == ([200, 200], 50, "tanh")
     assert (config["batch_size"], config["binarize"], config["preset"]) == (20, True, "burda")
-    assert config["optimizer"]["eps"] == 1e-4
+    assert config["optimizer"]["eps"] == 5e-6
     assert config["optimizer"]["learning_rate"] == pytest.approx(1e-3 * 10 ** (-1 / 7))
     assert cli.main(["train", "vae", "--resume", "run", "--epochs", "5", "--quiet"]) == 0
     config = json.loads(Path("run/config.json").read_text())
@@ -918,6 +918,17 @@ def test_a_preset_decides(capsys):
     assert "leave out --batch-size, --hidden" in capsys.readouterr().err
     assert cli.main(["train", "--preset", "borda"]) == 2
     assert "burda" in capsys.readouterr().err
+
+
+def test_a_preset_starts_at_the_mean_of_the_data():
+    x = np.random.default_rng(0).random((50, 6), dtype=np.float32)
+    x[:, 0] = 0
+    model = VAE(6, (4, 4), 2, "tanh")
+    PRESETS["burda"].start(model, x)
+    want = [0.001, *x[:, 1:].mean(axis=0)]
+    np.testing.assert_allclose(
+        model.decoder.layers[-1].b, np.log(want) - np.log1p(-np.array(want)), rtol=1e-5
+    )
 
 
 def test_the_published_schedule():
