@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 # One bit of deflate yields at most 129 bytes (zlib's technical details: 1032:1). Whatever claims to
 # hold more than this multiple of its compressed size lies, and is refused before memory is asked.
 MAX_DEFLATE_RATIO = 1032
+# What tells the truth may be a bomb. Digits in black and white compress 98-fold in float64.
+MAX_RATIO, SMALL = 200, 1 << 24
+_MAX_MESSAGE = 500
 _CHUNK = 1 << 20
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_MAX_HEADER = 10_000
+_MAX_HEADER = 1_000  # NumPy writes 118 bytes; its parser takes 600 times as many
 
 
 class Stream(Protocol):
@@ -42,13 +46,17 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def read_npz(
-    path: Path, choose: Callable[[Iterable[str]], Iterable[str]] = tuple
+    path: Path,
+    choose: Callable[[Iterable[str]], Iterable[str]] = tuple,
+    *,
+    compressed: bool = True,
 ) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a `.npz` file by name.
+    """Read the arrays of a `.npz` file by name, all of them together at most `most_held` bytes.
 
     Args:
         path: the file.
         choose: given the names in the file, says which of them to read; by default all.
+        compressed: whether the arrays may take more bytes than the file has.
 
     Raises:
         ValueError: as for `read_npy`, and what `choose` raises, behind the file's name.
@@ -62,11 +70,26 @@ def read_npz(
                 for info in archive.infolist()
                 if info.filename.endswith(".npy")
             }
-            arrays = {}
+            sizes = {}
             for key in choose(members):
+                with naming(key):
+                    sizes[key] = _member_size(members[key], size)
+            total = sum(sizes.values())
+            if total > (most_held(size) if compressed else size):
+                raise ValueError(
+                    f"its arrays take {total} bytes, the file has {size}; "
+                    "save them uncompressed, with np.savez"
+                )
+            arrays = {}
+            for key, its in sizes.items():
                 with naming(key), archive.open(members[key]) as stream:
-                    arrays[key] = _read_array(stream, _member_size(members[key], size))
+                    arrays[key] = _read_array(stream, its)
             return arrays
+
+
+def most_held(size: int) -> int:
+    """How many bytes are read at most out of a compressed file of `size` bytes."""
+    return min(MAX_DEFLATE_RATIO * size, max(MAX_RATIO * size, SMALL))
 
 
 def _member_size(info: zipfile.ZipInfo, archive_size: int) -> int:
@@ -90,7 +113,9 @@ def _read_array(stream: Stream, size: int) -> NDArray[Any]:
             f"its .npy header is {n_header} bytes long; at most {_MAX_HEADER} are read"
         )
     header = prefix + stream.read(n_header)
-    shape, fortran_order, dtype = _HEADER_READERS[version](io.BytesIO(header))
+    with warnings.catch_warnings():  # about headers of Python 2 and old names of types
+        warnings.simplefilter("ignore")
+        shape, fortran_order, dtype = _HEADER_READERS[version](io.BytesIO(header))
     if dtype.hasobject:
         raise ValueError(
             "holds Python objects, which only pickle could read; save numbers of one type and shape"
@@ -130,7 +155,15 @@ def naming(where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {one_line(error)}") from error
     # zipfile and NumPy's header parser document no complete list of what they raise.
     except Exception as error:
-        raise ValueError(f"{where}: damaged ({type(error).__name__}: {error})") from error
+        what = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{where}: damaged ({what})") from error
+
+
+def one_line(text: object) -> str:
+    """What a file's bytes have got into, fit for a terminal: one line, not endless, no escapes."""
+    line = " ".join(str(text).split())
+    line = line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]} ..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

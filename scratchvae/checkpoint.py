@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.arrays import read_npz
+from scratchvae.arrays import one_line, read_npz
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
 from scratchvae.models import Model, build
@@ -26,6 +26,7 @@ from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.train import History, Training, terms_table
 
 FORMAT, VERSION = "scratchvae checkpoint", 1
+_MAX_DEPTH = 1000  # hidden layers: a byte or two of the file asks for a kilobyte of Python objects
 
 
 @dataclass
@@ -80,18 +81,20 @@ _COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 1, "epoch": 0, "step": 0}  
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:
     """Read what ``save`` wrote. No pickle is loaded, and memory is bounded by the file's size.
 
+    So a checkpoint that somebody compressed is none.
+
     Raises ValueError, with the file's name and the reason, for a file that is truncated, foreign,
     of a newer version, or whose arrays do not fit its configuration; OSError where it cannot be
     opened.
     """
     path = Path(path)
-    arrays = read_npz(path, _known)
+    arrays = read_npz(path, _known, compressed=False)
     try:
         return _parse(arrays, device)
     except KeyError as error:
         raise ValueError(f"{path}: not a scratchvae checkpoint: no {error}") from None
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {one_line(error)}") from None
 
 
 def _known(names: Iterable[str]) -> list[str]:
@@ -152,6 +155,8 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
 def _build(config: dict[str, Any], theta: Any) -> Model:
     """Build the model, unless its configuration asks for more parameters than the file holds."""
     widths = [config["n_features"], *config["hidden"], config["n_latent"]]
+    if len(widths) > _MAX_DEPTH:
+        raise ValueError(f"a model of {len(widths)} layers, at most {_MAX_DEPTH} are read")
     validate.integers("widths", widths)
     if sum(a * b for a, b in pairwise(widths)) > theta.size:
         raise ValueError(f"a model of widths {widths} has more than {theta.size} parameters")
@@ -168,6 +173,9 @@ def _check_vector(name: str, array: Any, theta: Any) -> None:
 
 
 def _history(columns: dict[str, list[float]], terms: tuple[str, ...]) -> History:
+    for values in columns.values():
+        if not isinstance(values, list) or any(type(v) not in (int, float) for v in values):
+            raise ValueError("history: want lists of numbers")
     numbers = {name: [float(v) for v in values] for name, values in columns.items()}
     if numbers and tuple(numbers) not in (terms, (*terms, *(f"val_{name}" for name in terms))):
         raise ValueError(f"history: its columns are {', '.join(numbers)}")

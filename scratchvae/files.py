@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO
+
+_PART = ".{}.{}.part"
 
 
 @contextmanager
@@ -18,7 +22,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     is left behind and ``path`` is as it was.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    temporary = target.with_name(_PART.format(target.name, secrets.token_hex(4)))
     try:
         with temporary.open("xb") as file:
             yield file
@@ -37,3 +41,61 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def clear_parts(path: str | os.PathLike[str]) -> None:
+    """Remove what killed programs left of ``path``; only where nobody else can be writing it."""
+    target = Path(path)
+    for left in target.parent.glob(_PART.format(escape(target.name), "*")):
+        with suppress(OSError):
+            left.unlink()
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock file ``path`` during the block; BlockingIOError where another holds it.
+
+    The system takes the lock from a process that ends, however it ends: a file that was left behind
+    keeps nobody out. On a file system without locks there is none.
+    """
+    target = Path(path)
+    while True:
+        file = target.open("ab")
+        try:
+            _lock(file.fileno())
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), target.stat()):
+                    break
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # who held it has ended meanwhile, and taken it away
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file, and needs no care for one
+            target.unlink()
+        file.close()
+
+
+if sys.platform == "win32":  # pragma: no cover
+
+    def _lock(descriptor: int) -> None:
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(error.errno, error.strerror) from None
+
+else:
+
+    def _lock(descriptor: int) -> None:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # no locks here
+            pass

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from scratchvae import checkpoint, datasets, evaluate, plots
 from scratchvae.backend import to_device, to_host
-from scratchvae.files import write_text
+from scratchvae.files import clear_parts, locked, write_text
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
 from scratchvae.train import History, Training
 
@@ -77,6 +79,27 @@ def new_directory(kind: str, out: str | None) -> Path:
             directory = directory.with_name(f"{kind}-{number}")
         else:
             return directory
+
+
+@contextmanager
+def training_in(directory: Path) -> Iterator[None]:
+    """Keep other trainings out of a run directory, and clear what a killed one left half-written.
+
+    Raises ValueError where another training is in it, OSError where nothing can be written.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(directory / ".lock"))
+        except BlockingIOError:
+            raise ValueError(
+                f"{directory}: another training is writing there; "
+                "wait for its end, or choose another directory: --out"
+            ) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(directory)) from None
+        for name in FILES + PICTURES:
+            clear_parts(directory / name)
+        yield
 
 
 def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:

@@ -420,12 +420,19 @@ def test_any_header_is_read_or_refused(parts, value, at, tmp_path_factory):
 
 
 def peak_of_refusal(path):
-    tracemalloc.start()
-    try:
-        message = refusal(path)
-        return message, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    """The message, and the most memory of the better of two readings.
+
+    The first may be charged with a table of the interpreter's own that grows just then.
+    """
+    peaks = []
+    for _ in range(2):
+        tracemalloc.start()
+        try:
+            message = refusal(path)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return message, min(peaks)
 
 
 @pytest.mark.parametrize(
@@ -486,13 +493,37 @@ def test_a_compressed_bomb_is_refused(written):
     content = npy((2**22,), bytes(2**24))
     with_member(path, "theta.npy", content, zipfile.ZIP_DEFLATED)
     message, peak = peak_of_refusal(path)
-    assert "the model wants" in message
-    assert peak < 1032 * path.stat().st_size + 1_000_000
+    assert "save them uncompressed" in message
+    assert peak < 1_000_000
 
 
-def test_a_compressed_checkpoint_is_still_one(written, parts):
-    loaded = checkpoint.load(written(save=np.savez_compressed))
-    np.testing.assert_array_equal(loaded.model.theta, parts[1]["theta"])
+def test_a_compressed_checkpoint_is_none(written):
+    """Its arrays could take any multiple of the file; ``save`` writes none."""
+    assert "save them uncompressed" in refusal(written(save=np.savez_compressed))
+
+
+def test_a_model_of_very_many_layers_is_refused(written, parts):
+    """A layer takes two bytes of JSON and eight of theta, and a thousand of Python's."""
+    n = 20_000
+    config = {**parts[0]["model"], "n_features": 1, "hidden": [1] * n, "n_latent": 1}
+    theta = np.zeros(4 * n + 6, dtype="float32")
+    path = written({**parts[0], "model": config}, theta=theta)
+    message, peak = peak_of_refusal(path)
+    assert "a model of 20002 layers, at most 1000 are read" in message
+    assert peak < 64 * path.stat().st_size
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(written, parts):
+    for value in ("\x1b[2J\n", "x" * 10_000, "\u202e"):
+        path = written(changed(parts[0], "version", value=value))
+        message = refusal(path)
+        assert message.isprintable()
+        assert len(message) < len(str(path)) + 600
+
+
+@pytest.mark.parametrize("values", ["12", [True, True], ["1", "2"]])
+def test_a_history_of_no_numbers_is_refused(values, written, parts):
+    assert "history: " in refusal(written(changed(parts[0], "history", "loss", value=values)))
 
 
 class Payload:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
+import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,14 @@ def test_idx_decompresses_no_more_than_promised(written):
     assert len(bomb) < MiB  # so that what follows measures decompression
     assert peak_memory(lambda: refusal(path, (None, 3, 2))) < 2 * MiB
     assert "goes on after" in refusal(path, (None, 3, 2))
+
+
+def test_idx_header_that_its_bomb_can_keep_allocates_nothing(written):
+    """64 MiB of zeros in 64 kB: the header tells the truth."""
+    head = b"\0\0\x08\x03" + struct.pack(">3I", 1 << 16, 32, 32)
+    path = written(gzip.compress(head + bytes(64 * MiB)))
+    assert peak_memory(lambda: refusal(path, (None, 32, 32))) < MiB
+    assert "there are at most" in refusal(path, (None, 32, 32))
 
 
 def test_idx_missing_file_is_an_os_error(tmp_path):
@@ -582,6 +592,7 @@ HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000)}"
         (npy_bytes("(" * 5000), ""),
         (npy_bytes("{'descr': "), ""),
         (npy_bytes(HEADER + " " * 20_000, data=bytes(8)), "header is 20058 bytes"),
+        (npy_bytes(f"{{'descr': '|u1', 'shape': ({'9' * 4500},)}}"), "header is 45.. bytes"),
         (b"\x93NUMPY\x02\0\xff\xff\xff\xff", "header is 4294967295 bytes"),
     ],
 )
@@ -623,6 +634,53 @@ def test_zip_member_that_declares_more_than_it_can_hold(written):
     path = written(bytes(forged), "own.npz")
     with pytest.raises(ValueError, match=r"own.npz: .*more than its compressed form can hold"):
         load(path)
+
+
+def test_a_bomb_of_honest_headers_is_refused(written):
+    """32 MiB of zeros in 32 kB, in two halves of which neither is too much alone."""
+    half = np.zeros((4, 4 * MiB), np.uint8)
+    path = written(npz_bytes(x_train=half, x_test=half), "own.npz")
+
+    def refuse():
+        with pytest.raises(ValueError, match=r"own.npz: its arrays take 3\d+ bytes, the file has "):
+            load(path)
+
+    assert peak_memory(refuse) < MiB
+    np.savez(path, x_train=half, x_test=half)
+    assert load(path).x_train.shape == half.shape
+
+
+@pytest.mark.parametrize("binarized", [np.eye(784), np.ones((2000, 784))])
+def test_what_compresses_well_and_is_small_is_read(tmp_path, binarized):
+    np.savez_compressed(tmp_path / "own.npz", x=binarized)
+    assert (tmp_path / "own.npz").stat().st_size < binarized.nbytes / 500
+    load(tmp_path / "own.npz")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "\u202e", "x" * 3000])
+def test_names_in_a_file_cannot_steer_the_terminal(tmp_path, name):
+    path = tmp_path / "own.npz"
+    np.savez(path, **{name: np.zeros(3)})
+    with pytest.raises(ValueError, match=r"own\.npz") as caught:
+        load(path)
+    assert str(caught.value).isprintable()
+    np.save(tmp_path / "own.npy", np.zeros((3, 2), dtype=[(name, "f4")]))
+    with pytest.raises(ValueError, match=r"own\.npy") as caught:
+        load(tmp_path / "own.npy")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+def test_no_warning_comes_from_a_file(written):
+    """NumPy warns of headers of Python 2, and of types that were renamed."""
+    path = written(b"", "own.npy")
+    for header in (HEADER.replace("4, 2", "4L, 2"), HEADER.replace("|u1", "a1")):
+        path.write_bytes(npy_bytes(header, data=bytes(8)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with suppress(ValueError):
+                load(path)
+        assert caught == []
 
 
 def test_zip_methods_that_numpy_does_not_write_are_refused(written):

@@ -3,14 +3,18 @@
 import gzip
 import hashlib
 import io
+import os
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,6 +286,68 @@ def test_two_downloads_at_once(server, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{f.name}.gz" for f in FILES)
     for file in FILES:
         read_idx(tmp_path / f"{file.name}.gz", file.shape, file.sha256)
+
+
+def test_what_a_killed_download_left_is_cleared_a_day_later(server, tmp_path):
+    old, fresh = (tmp_path / f".{IMAGES.name}-{word}.part" for word in ("old", "fresh"))
+    for part, age in ((old, 90_000), (fresh, 80_000)):
+        part.write_bytes(b"half")
+        os.utime(part, (time.time() - age,) * 2)
+    download(source(server.mirror("good")), [IMAGES], tmp_path)
+    assert not old.exists()
+    assert fresh.exists()  # another download may be at it
+
+
+DOWNLOADER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from scratchvae.datasets.download import download
+from test_datasets_download import FILES, source
+print("ready", flush=True)
+sys.stdin.readline()
+download(source(sys.argv[2]), FILES, Path(sys.argv[1]))
+"""
+
+
+def test_a_download_that_is_killed_while_another_goes_on(server, tmp_path):
+    """Two processes, one cache: one is killed in the middle, the other's files are whole."""
+    asked = threading.Event()
+
+    def stall(handler, name):
+        body = gzip.compress(CONTENTS[name])
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.wfile.flush()
+        asked.set()
+        killed.wait(timeout=60)
+
+    killed = threading.Event()
+    server.routes["stall"] = stall
+    words = [str(tmp_path), server.mirror("stall"), str(Path(__file__).parent)]
+    with subprocess.Popen(
+        [sys.executable, "-c", DOWNLOADER, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    ) as other:
+        try:
+            assert other.stdout.readline() == b"ready\n"
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            assert asked.wait(timeout=60)
+            download(source(server.mirror("good")), FILES, tmp_path)
+        finally:
+            other.kill()
+            other.communicate()
+            killed.set()
+    for file in FILES:
+        read_idx(tmp_path / f"{file.name}.gz", file.shape, file.sha256)
+    left = [path.name for path in tmp_path.iterdir() if path.suffix != ".gz"]
+    assert len(left) == 1
+    assert left[0].endswith(".part")
 
 
 def test_interrupt_leaves_nothing(server, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import stat
 
 import pytest
 
-from scratchvae.files import atomic_write, write_text
+from scratchvae import files
+from scratchvae.files import atomic_write, clear_parts, locked, write_text
 
 
 def names(directory):
@@ -138,3 +139,61 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 def test_text_is_utf_8_with_the_lines_as_given(tmp_path):
     write_text(tmp_path / "a.txt", "誤差\n逆伝播\n")
     assert (tmp_path / "a.txt").read_bytes() == "誤差\n逆伝播\n".encode()
+
+
+# --- what a killed program leaves, and two at once ---
+
+
+def test_left_over_parts_of_one_file_are_cleared(tmp_path):
+    path = tmp_path / "a[1].txt"
+    with atomic_write(path):
+        (part,) = names(tmp_path)
+    others = [".a[1].txt.part", ".a1.txt.0badcafe.part", "a[1].txt", ".b.txt.0badcafe.part"]
+    for name in (part, *others):
+        (tmp_path / name).write_text("half")
+    clear_parts(path)
+    assert names(tmp_path) == sorted(others)
+
+
+def test_one_holds_a_lock(tmp_path):
+    path = tmp_path / ".lock"
+    path.write_text("left by a process that was killed")
+    with locked(path):
+        for _ in range(2):
+            with pytest.raises(BlockingIOError), locked(path):
+                pass
+    assert names(tmp_path) == []
+    with locked(path):
+        assert names(tmp_path) == [".lock"]
+
+
+def test_a_lock_that_is_taken_away_while_one_waits_for_it_is_none(tmp_path, monkeypatch):
+    """Between our opening and locking it, its holder removes it, and then another makes one."""
+    path, real, calls = tmp_path / ".lock", files._lock, []
+
+    def lock(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            path.unlink()
+        elif len(calls) == 2:
+            path.rename(tmp_path / "removed")
+            path.touch()
+        real(descriptor)
+
+    monkeypatch.setattr(files, "_lock", lock)
+    with locked(path):
+        assert len(calls) == 3
+        with pytest.raises(BlockingIOError), locked(path):
+            pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="POSIX only")
+
+    def flock(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / ".lock"):
+        pass
+    assert names(tmp_path) == []

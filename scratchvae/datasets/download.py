@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from scratchvae.datasets.idx import read_idx
 from scratchvae.datasets.sources import IdxFile, Source
 
 _CHUNK = 1 << 16
+_DAY = 86_400.0
 
 
 class DownloadError(OSError):
@@ -58,6 +60,7 @@ def download(
         ) from error
     mirrors = list(source.mirrors)
     for file in files:
+        _clear_parts(file, folder)
         reasons = []
         for mirror in mirrors:
             url = f"{mirror}{file.name}.gz"
@@ -99,6 +102,14 @@ def _download_one(url: str, file: IdxFile, folder: Path, progress: bool, timeout
         temporary.replace(folder / f"{file.name}.gz")
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _clear_parts(file: IdxFile, folder: Path) -> None:
+    """Remove what a killed download left: what nobody has written to for a day."""
+    for left in folder.glob(f".{file.name}-*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink()
 
 
 def _size_limit(file: IdxFile) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.arrays import MAX_DEFLATE_RATIO, Stream, read_exactly
+from scratchvae.arrays import Stream, most_held, read_exactly
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -75,7 +75,7 @@ def _read(
         raise ValueError(f"shape {dimensions} in the header: empty")
 
     promised = math.prod(dimensions)
-    held = size * MAX_DEFLATE_RATIO if gzipped else size - len(magic) - len(header)
+    held = most_held(size) if gzipped else size - len(magic) - len(header)
     if promised > held or not (gzipped or promised == held):
         bound = "at most " if gzipped else ""
         raise ValueError(f"the header promises {promised} bytes of data; there are {bound}{held}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.arrays import read_npy, read_npz
+from scratchvae.arrays import one_line, read_npy, read_npz
 from scratchvae.datasets.dataset import Dataset, scale
 
 _PARTS = ("", "_train", "_test")
@@ -70,7 +70,7 @@ def _features(array: NDArray[Any], where: str, at_least: int) -> NDArray[np.floa
         return scale(array)
     if array.dtype.kind not in "fb":
         raise ValueError(
-            f"{where}: elements of type {array.dtype}; "
+            f"{where}: elements of type {one_line(array.dtype)}; "
             "expected uint8 (0 to 255), floats in [0, 1] or booleans"
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN would warn before it is refused
@@ -91,7 +91,8 @@ def _labels(array: NDArray[Any] | None, n_rows: int, where: str) -> NDArray[np.i
         return None
     if array.dtype.kind not in "iu" or array.shape != (n_rows,):
         raise ValueError(
-            f"{where}: {array.dtype} of shape {array.shape}; expected integers of shape ({n_rows},)"
+            f"{where}: {one_line(array.dtype)} of shape {array.shape}; "
+            f"expected integers of shape ({n_rows},)"
         )
     if array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{where}: label {array.max()} is too large for int64")

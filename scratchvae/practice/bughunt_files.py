@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scratchvae.arrays import one_line
 from scratchvae.practice import content
 from scratchvae.practice.language import LANGUAGES
 
@@ -157,8 +158,8 @@ def load(path: Path) -> Hunt:
     table = content.read(path)
     try:
         return _hunt(path.stem, table)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: {one_line(error)}") from None
 
 
 def _hunt(stem: str, table: dict[str, Any]) -> Hunt:

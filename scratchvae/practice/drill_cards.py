@@ -16,6 +16,7 @@ from itertools import combinations, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from scratchvae.arrays import one_line
 from scratchvae.practice import content
 from scratchvae.practice.cards import TOPICS, Card, Option, Text
 from scratchvae.practice.language import LANGUAGES
@@ -176,7 +177,8 @@ def load(paths: Iterable[Path]) -> dict[str, Drill]:
                 if drill.id in found:
                     raise ValueError(f"the id is already in {found[drill.id].path}")
             except ValueError as error:
-                raise ValueError(f"{path}: drill {entry.get('id', number)!r}: {error}") from None
+                what = one_line(f"drill {entry.get('id', number)!r}: {error}")
+                raise ValueError(f"{path}: {what}") from None
             found[drill.id] = drill
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchvae.arrays import one_line
 from scratchvae.practice import content
 
 Text = Mapping[str, str]
@@ -166,13 +167,12 @@ def load(path: Path) -> Exercise:
     """Read one exercise; ValueError that names the file and what is wrong in it."""
     try:
         return _build(path.stem, content.read(path))
-    except (KeyError, TypeError, SyntaxError, AttributeError) as error:
+    except (KeyError, TypeError, SyntaxError, AttributeError, re.error) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: {what}") from None
+        raise ValueError(f"{path}: {one_line(what)}") from None
     except ValueError as error:
-        raise ValueError(
-            str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        ) from None
+        what = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {one_line(what)}") from None
 
 
 def _build(stem: str, data: dict[str, Any]) -> Exercise:

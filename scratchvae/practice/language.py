@@ -23,7 +23,7 @@ def choose(wanted: str | None = None) -> str:
     A settings file that cannot be read or written is no reason to stop: then the locale decides.
     """
     settings: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         path = data_dir() / "settings.json"
         loaded = json.loads(path.read_text(encoding="utf-8"))
         settings = loaded if isinstance(loaded, dict) else {}

@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scratchvae.arrays import one_line
 from scratchvae.places import data_dir
 
 KINDS = ("quiz", "drill", "exam", "review", "bughunt")
@@ -161,11 +163,12 @@ class State:
     def answers(self, *kinds: str, id: str | None = None) -> list[Answer]:
         """The answers of these kinds (of all), in the order in which they were given."""
         rows = self._rows("select n, time, kind, id, right, detail from answers order by n")
-        return [
-            Answer(n, when, kind, name, bool(right), json.loads(detail))
-            for n, when, kind, name, right, detail in rows
-            if (not kinds or kind in kinds) and id in (None, name)
-        ]
+        with self._believed():
+            return [
+                Answer(n, float(when), _text(kind), _text(name), bool(right), _json(detail, dict))
+                for n, when, kind, name, right, detail in rows
+                if (not kinds or kind in kinds) and id in (None, name)
+            ]
 
     # --------------------------------------------------------------------------------- exams
 
@@ -204,18 +207,27 @@ class State:
                 choices.setdefault(exam, {})[question] = choice
             if flagged:
                 flags.setdefault(exam, set()).add(question)
-        return [
-            Exam(
-                *(n, language, started, seconds, json.loads(questions), used, position),
-                *(finished, ending, choices.get(n, {}), frozenset(flags.get(n, ()))),
-            )
-            for n, language, started, seconds, questions, used, position, finished, ending in (
-                self._rows(
-                    "select n, language, started, seconds, questions, used, position, finished,"
-                    " ending from exams order by n"
+        rows = self._rows(
+            "select n, language, started, seconds, questions, used, position, finished, ending"
+            " from exams order by n"
+        )
+        with self._believed():
+            return [
+                Exam(
+                    n,
+                    _text(language),
+                    float(started),
+                    float(seconds),
+                    _json(drawn, list, dict),
+                    float(used),
+                    int(position),
+                    finished,
+                    ending,
+                    choices.get(n, {}),
+                    frozenset(flags.get(n, ())),
                 )
-            )
-        ]
+                for n, language, started, seconds, drawn, used, position, finished, ending in rows
+            ]
 
     def exam_answer(self, n: int, question: int, choice: int | None, flagged: bool) -> None:
         """Store what question number `question` of exam `n` has now: the choice, the flag."""
@@ -277,6 +289,11 @@ class State:
                     f"{self.path}: was written by a newer scratchvae (its version {version}, "
                     f"want {_VERSION}); update scratchvae, or name another file: --state FILE"
                 )
+            if _tables(database) - _own_tables():
+                raise ValueError(
+                    f"{self.path}: holds tables that are not this program's; "
+                    "name another file: --state FILE"
+                )
             if (verdict := database.execute("pragma quick_check(1)").fetchone()[0]) != "ok":
                 raise _DamagedError(verdict)
             for statement in _SCHEMA.split(";"):
@@ -284,6 +301,9 @@ class State:
             database.execute(f"pragma application_id = {_APPLICATION}")
             database.execute(f"pragma user_version = {_VERSION}")
             database.execute("commit")
+        except UnicodeDecodeError:  # of SQLite's own message, which quotes the damaged schema
+            database.close()
+            raise _DamagedError("schema") from None
         except BaseException:
             database.close()
             raise
@@ -307,13 +327,53 @@ class State:
         try:
             with closing(self._database.execute(query)) as cursor:
                 return cursor.fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._explained(error) from None
 
-    def _explained(self, error: sqlite3.Error) -> OSError:
+    @contextmanager
+    def _believed(self) -> Iterator[None]:
+        """Say which file holds a row that this program did not write."""
+        try:
+            yield
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"{self.path}: holds an answer or an exam that is damaged "
+                f"({one_line(error)}); name another: --state FILE"
+            ) from None
+
+    def _explained(self, error: sqlite3.Error | UnicodeDecodeError) -> OSError:
         return OSError(
-            f"{self.path}: cannot keep your answers there ({error}); name another: --state FILE"
+            f"{self.path}: cannot keep your answers there ({one_line(error)}); "
+            "name another: --state FILE"
         )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.50} is no text")
+    return value
+
+
+def _json(text: Any, kind: Any, inner: Any = None) -> Any:
+    """The document, which must be of a kind, and so what is in it."""
+    value = json.loads(_text(text))
+    if not isinstance(value, kind) or not all(inner is None or isinstance(v, inner) for v in value):
+        raise TypeError(f"{text:.50} is no {kind.__name__}")
+    return value
+
+
+def _tables(database: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """What the database consists of: a view or a computed column could ask for any memory."""
+    query = "select name, sql from sqlite_master where name not like 'sqlite_%'"
+    return set(database.execute(query))
+
+
+@cache
+def _own_tables() -> set[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+        return _tables(database)
 
 
 class _DamagedError(sqlite3.DatabaseError):

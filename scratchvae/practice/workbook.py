@@ -150,7 +150,7 @@ class Workbook:
             return self._rebuilt("missing", "") if any(map(self._changed, self.exercises)) else {}
         except NewerError as error:
             raise ValueError(f"{path}: {error}") from None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return self._rebuilt("set_aside", str(_aside(path, "broken")))
         if version < VERSION:
             kept = _copied(path, f"version-{version}")
