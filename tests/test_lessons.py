@@ -36,8 +36,8 @@ def run_lesson(lesson: Path, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_the_lesson_runs(lesson, outcome):
-    assert outcome(lesson) == "ran"
+def test_the_lesson_runs(lesson, tmp_path):
+    run_lesson(lesson, tmp_path)
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
@@ -95,21 +95,3 @@ def test_there_is_a_line_for_each_lesson_in_both_tables_of_contents():
         text = (LESSONS[0].parent / name).read_text(encoding="utf-8")
         for lesson in LESSONS:
             assert f"({lesson.name})" in text, f"lessons/{name} lacks {lesson.name}"
-
-
-def main(directory: Path, lessons: list[Path]) -> None:
-    """Run the lessons one after another; leave what became of each in ``directory``/STEM.txt."""
-    for lesson in lessons:
-        (directory / lesson.stem).mkdir()
-        try:
-            run_lesson(lesson, directory / lesson.stem)
-            outcome = "ran"
-        except (AssertionError, subprocess.TimeoutExpired) as error:
-            outcome = str(error)
-        part = directory / "part"
-        part.write_text(outcome, encoding="utf-8")
-        part.rename(directory / f"{lesson.stem}.txt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

@@ -285,7 +285,7 @@ def test_the_numbers_in_the_text_lead_to_the_key():
         card = drill_cards.card("kl-2d", np.random.default_rng(seed))
         for language, mark in (("en", "logvar"), ("ja", "logvar")):
             mu = [float(m) for m in re.findall(number, card.text[language].split("mu = ")[1])[:2]]
-            shown = card.text[language].split(f"{mark} = log σ² = [")[1].split("]")[0]
+            shown = card.text[language].split(f"{mark} = log sigma^2 = [")[1].split("]")[0]
             variances = [
                 1.0 if part == "0" else float(part.split()[1]) ** (-1 if part[0] == "-" else 1)
                 for part in shown.split(", ")
