@@ -5,7 +5,7 @@ import os
 import pytest
 
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")  # before NumPy loads; more than cores would wait for each other
+    os.environ.setdefault(name, "1")  # before NumPy loads; more threads would wait for each other
 
 SLOW = "test_the_lesson_runs"
 

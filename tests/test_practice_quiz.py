@@ -167,7 +167,7 @@ def test_a_wrong_content_file_is_one_line(here, piped, monkeypatch):
 
 def test_a_broken_state_is_said_on_stderr(here, piped, monkeypatch):
     bank.use(monkeypatch, here, bank.question("a"))
-    (here / "s.sqlite3").write_text("notes")
+    (here / "s.sqlite3").write_bytes(b"SQLite format 3\0" + bytes(500))
     code, out, err = piped("a\n", "quiz", "--json")
     assert code == 0
     assert json.loads(out)["answered"] == 1

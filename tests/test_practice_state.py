@@ -152,10 +152,12 @@ def broken_in(kind, path):
 
 
 @pytest.mark.parametrize("kind", ["text", "noise", "cut", "zeros"])
-def test_a_broken_file_is_set_aside_with_a_line(kind, path, capsys):
+def test_a_broken_file_is_set_aside_with_a_line(kind, path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "data_dir", lambda: path.parent)
+    monkeypatch.setattr(module, "NAME", path.name)
     for number in (1, 2):
         content = broken_in(kind, path)
-        with State(path) as state:
+        with State() as state:
             assert state.answers() == []
             state.record("quiz", "a", True)
         aside = path.with_name(f"s.sqlite3.broken-{number}")
@@ -168,8 +170,24 @@ def test_a_broken_file_is_set_aside_with_a_line(kind, path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("kind", ["text", "noise"])
+def test_a_file_that_was_named_by_mistake_stays(kind, path):
+    content = broken_in(kind, path)
+    with pytest.raises(ValueError, match="is not a file of answers"):
+        State(path)
+    assert path.read_bytes() == content
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_with_sqlites_name_for_memory_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with State(":memory:") as state:
+        state.record("quiz", "a", True)
+    assert (tmp_path / ":memory:").exists()
+
+
 def test_a_file_that_another_terminal_has_just_replaced_is_not_set_aside(path):
-    path.write_text("broken")
+    path.write_bytes(b"SQLite format 3\0, broken")
     found = module._identity(path)
     path.rename(path.with_name("s.sqlite3.broken-1"))
     with State(path) as state:

@@ -280,7 +280,7 @@ class Desk:
             if current := self.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if self.name.isdigit():
+        if self.name.isascii() and self.name.isdigit() and len(self.name) < 10:
             found = [hunt for hunt in self.hunts if hunt.number == int(self.name)]
         else:
             name = Path(self.name).name.removesuffix(".py")

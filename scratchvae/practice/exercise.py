@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scratchvae.argument_types import seed
 from scratchvae.practice import content
 from scratchvae.practice.language import LANGUAGES, Messages, choose
 
@@ -33,7 +34,7 @@ ACTIONS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae exercise`."""
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=seed, help=argparse.SUPPRESS)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
@@ -43,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
         )
-        action.add_argument("--seed", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        action.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if name != "list":
             action.add_argument(
                 "name", nargs="?", metavar="NAME", help="number or part of the name (the current)"
@@ -339,7 +340,7 @@ class Desk:
             if current := self.book.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if self.name.isdigit():
+        if self.name.isascii() and self.name.isdigit() and len(self.name) < 10:
             found = [e for e in self.exercises if e.number == int(self.name)]
         else:
             name = Path(self.name).name.removesuffix(".py")

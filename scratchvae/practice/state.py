@@ -24,6 +24,7 @@ from scratchvae.places import data_dir
 
 KINDS = ("quiz", "drill", "exam", "review", "bughunt")
 NAME = "practice.sqlite3"
+MAGIC = b"SQLite format 3\0"
 
 _VERSION = 1
 _APPLICATION = 0x53564145  # "SVAE": tells our file from another program's database
@@ -102,7 +103,10 @@ class State:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = Path(path) if path is not None else data_dir() / NAME
+        # absolute: to SQLite ":memory:" is no file
+        self.path = Path(path).absolute() if path is not None else data_dir() / NAME
+        if path is not None and _holds_something_else(self.path):
+            raise ValueError(f"{path}: is not a file of answers; name another: --state FILE")
         if path is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -378,6 +382,16 @@ def _own_tables() -> set[tuple[str, ...]]:
 
 class _DamagedError(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def _holds_something_else(path: Path) -> bool:
+    """Whether a file was named by mistake: it is not empty and was never a database."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError:  # not there, or the error is said when it is opened
+        return False
+    return bool(start) and start != MAGIC
 
 
 def _is_broken(error: sqlite3.Error) -> bool:
