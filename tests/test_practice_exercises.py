@@ -896,3 +896,9 @@ def test_japanese_panels_keep_to_the_width(tmp_path: Path, columns: int) -> None
     assert len(framed) > 2
     assert {cell_len(line) for line in framed} == {min(columns, 96)}
     assert all(cell_len(line) <= columns for line in lines)
+
+
+def test_an_answer_of_booleans_is_refused_in_words():
+    (got,) = graded(RELU.stem, "def backward(dy, x):\n    return x > 0\n")
+    assert not got.ok
+    assert "float64" in " ".join(diagnosis.objections(got, "en"))

@@ -346,3 +346,18 @@ def test_a_program_may_be_left_alone(tmp_path: Path) -> None:
     """The bug hunts run whole programs, which import and differentiate what they like."""
     source = "import os\n\ndef f(x):\n    h = 1e-5\n    return ((x + h) - x) / h\n"
     assert run(tmp_path, source, allowed=()).problem is None
+
+
+@pytest.mark.parametrize("text", ["return\u3000x", "return f\uff08x)", "x \uff1d 1"])
+def test_a_full_width_character_is_named(text):
+    problem = refuse(f"def f(x):\n    {text}\n")
+    assert (problem.kind, problem.line) == ("full width", 2)
+    assert problem.text in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import dataclasses", "import functools", "import typing", "np.core.builtins", "x.exec('y')"],
+)
+def test_ways_to_the_inside_of_python_are_refused(text):
+    assert refuse(f"import numpy as np\n{text}\n") is not None

@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
+from numpy import absolute, array_equal, flatnonzero  # a learner may replace numpy's
 
 FILE = "answer.py"  # what tracebacks call the learner's file, whatever its real name
 PRINTED = 20_000  # characters that are kept
@@ -139,12 +140,12 @@ class Watch:
 
     def compare(self, i: int, moved: np.ndarray[Any, Any], called: bool, line: int) -> None:
         """Remember how a local array differs from argument i."""
-        where = np.flatnonzero(moved)
+        where = flatnonzero(moved)
         if len(where) == 1:
             self.single[i].add(int(where[0]))
         elif len(where) == moved.size:
-            step = float(np.abs(moved).max())
-            if step <= 1e-2 * float(np.abs(self.originals[i]).max()):
+            step = float(absolute(moved).max())
+            if step <= 1e-2 * float(absolute(self.originals[i]).max()):
                 self.shifts[i].add(float(f"{moved.flat[0]:.3g}"))
         if len(self.single[i]) > 1 or len(self.shifts[i]) > (0 if called else 1):
             self.finding = ("nudged", line)
@@ -273,7 +274,7 @@ def same(a: Any, b: Any) -> bool:
     """Whether nested arrays are bit for bit the same."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         equal_nan = getattr(a, "dtype", np.dtype(object)).kind in "fc"
-        return bool(np.array_equal(a, b, equal_nan=equal_nan))
+        return bool(array_equal(a, b, equal_nan=equal_nan))
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from scratchvae.practice.sandbox import Problem
 
 
+#: Findings that name a mistake of the array's own, whatever came before it.
+EXPLAINED = frozenset({"factor", "term", "zero", "transposed", "wrong shape", "not finite"})
 #: Findings after which nothing can be said of an array's values.
 BROKEN = frozenset({"wrong shape", "not finite", "complex"})
 
@@ -74,10 +76,11 @@ def _outputs(grade: Grade, oracle: str, say: Messages) -> list[Line]:
             lines += [Line("bad" if k == 0 else "plain", f"  {w}") for k, w in enumerate(words)]
             if {f.kind for f in judged.findings} & BROKEN and grade.line:
                 lines.append(Line("code", f"  {say('at', line=grade.line, source=grade.source)}"))
-    wrong = [judged.name for judged in mine if not judged.ok]
-    if len(wrong) > 1:
+    wrong = [judged for judged in mine if not judged.ok]
+    follow = [j.name for j in wrong[1:] if not {f.kind for f in j.findings} & EXPLAINED]
+    if follow:
         key = "later_value" if oracle == "meaning" else "later"
-        text = say(key, names=say("and").join(wrong[1:]), before=wrong[0])
+        text = say(key, names=say("and").join(follow), before=wrong[0].name)
         lines.append(Line("faint", f"  {text}"))
     return lines
 

@@ -226,7 +226,9 @@ class Desk:
     def watch(self, exercise: Exercise) -> None:
         """Check every save, until one passes."""
         path = self.book.file(exercise)
-        seen: bytes | None = path.read_bytes() if self.book.untouched(exercise) else None
+        seen: bytes | None = None
+        with suppress(FileNotFoundError):  # which the loop says
+            seen = path.read_bytes() if self.book.untouched(exercise) else None
         stamp: tuple[int, int] | None = None
         missing = 0
         while True:

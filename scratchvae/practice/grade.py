@@ -167,6 +167,8 @@ def _altered(exercise: Exercise, source: str, judged: Grade) -> tuple[str, ...]:
 
 def _same(a: Any, b: Any) -> bool:
     """Whether two arrays are the same but for the order in which a sum was rounded."""
+    if "b" in (a.dtype.kind, b.dtype.kind):
+        return bool(np.array_equal(a, b))
     finite = np.isfinite(a)
     if a.shape != b.shape or not np.array_equal(finite, np.isfinite(b)):
         return False

@@ -36,10 +36,7 @@ from scratchvae.practice import child
 SECONDS = 5.0
 MEMORY = 4 << 30
 #: What an answer may import.
-ALLOWED = (
-    *("numpy", "math", "typing", "functools", "itertools", "collections", "operator"),
-    *("__future__", "dataclasses"),
-)
+ALLOWED = ("numpy", "math", "itertools", "__future__")  # others lead on to sys and builtins
 #: What an answer cannot name: ways around the other refusals.
 NAMES = frozenset(
     re.findall(
@@ -71,9 +68,9 @@ _THREADS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR")
 class Problem:
     """What stopped a learner's code, or why it is refused, and where.
 
-    `kind`: "unreadable", "syntax", "import", "name", "complex", "numerical", "no function",
-    "blank", "exception", "recursion", "memory", "flood", "exit", "timeout", "died"; and from
-    `grade`: "none", "none of", "count", "type", "imprecise".
+    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "numerical",
+    "no function", "blank", "exception", "recursion", "memory", "flood", "exit", "timeout", "died";
+    and from `grade`: "none", "none of", "count", "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
     or the exception's type, `text` the exception's message.
     """
@@ -259,6 +256,8 @@ def refuse(
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
+        if wide := re.search(r"U\+(3000|FF[0-9A-F]{2})\b", error.msg):  # a Japanese keyboard's
+            return Problem("full width", error.lineno, text=chr(int(wide[1], 16)))
         return Problem("syntax", error.lineno, text=error.msg)
     except (ValueError, RecursionError, MemoryError) as error:
         return Problem("syntax", None, text=str(error))
@@ -284,7 +283,9 @@ def _refused(tree: ast.Module, allowed: Collection[str]) -> Iterator[Problem]:
             node.id in NAMES - {"complex"} or (_inner(node.id) and node.id != "__name__")
         ):
             yield Problem("name", node.lineno, name=node.id)
-        elif isinstance(node, ast.Attribute) and (node.attr in ATTRIBUTES or _inner(node.attr)):
+        elif isinstance(node, ast.Attribute) and (
+            node.attr in ATTRIBUTES | {"builtins", "exec", "eval"} or _inner(node.attr)
+        ):
             yield Problem("name", node.lineno, name=node.attr)
 
 
