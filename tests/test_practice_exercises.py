@@ -19,6 +19,7 @@ from scratchvae.explain import Finding, explain
 from scratchvae.practice import content, diagnosis, exercises, grade, workbook
 from scratchvae.practice.exercises import Exercise, load
 from scratchvae.practice.grade import Grade, grade_sources, mistakes
+from scratchvae.practice.language import Messages
 from scratchvae.practice.sandbox import Outcome
 from scratchvae.practice.workbook import Entry, Workbook
 
@@ -700,6 +701,33 @@ def test_the_watch_checks_each_save_and_goes_on(tmp_path: Path, language: str) -
     assert data["exercises"][STEMS[0]]["state"] == "passed"
     assert data["exercises"][STEMS[0]]["checks"] == 3
     assert (tmp_path / "exercises" / f"{STEMS[1]}.py").exists()
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
+    """From the first to the last: a save of the blank fails, one of the solution passes."""
+    say = Messages("exercise", language)
+
+    def verdict(key: str, ex: Exercise) -> str:
+        title = content.text(ex.title, language)
+        return re.escape(say(key, time="", title=f"{ex.number}. {title}").strip())
+
+    with Terminal(
+        *("exercise", "--lang", language), cwd=tmp_path, home=tmp_path, columns=160
+    ) as terminal:
+        for stem in STEMS:
+            ex = exercise(stem)
+            terminal.expect(WORDS[language]["watch"], timeout=60)
+            path = tmp_path / "exercises" / f"{stem}.py"
+            path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
+            terminal.expect(verdict("failed", ex), timeout=60)
+            path.write_text(ex.text(language, ex.solution), encoding="utf-8")
+            terminal.expect(verdict("passed", ex), timeout=60)
+        assert terminal.wait(60) == 0
+    data = json.loads((tmp_path / "exercises" / "progress.json").read_text())
+    assert {stem: data["exercises"][stem]["state"] for stem in STEMS} == dict.fromkeys(
+        STEMS, "passed"
+    )
 
 
 def test_the_watch_notices_a_file_that_is_gone(tmp_path: Path) -> None:

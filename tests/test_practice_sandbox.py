@@ -357,7 +357,14 @@ def test_a_full_width_character_is_named(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["import dataclasses", "import functools", "import typing", "np.core.builtins", "x.exec('y')"],
+    [
+        "import dataclasses",
+        "import functools",
+        "import typing",
+        "np.core.builtins",
+        "x.exec('y')",
+        "x.real",
+    ],
 )
 def test_ways_to_the_inside_of_python_are_refused(text):
     assert refuse(f"import numpy as np\n{text}\n") is not None

@@ -51,7 +51,7 @@ ATTRIBUTES = frozenset(
         r"\w+",
         """load save savez savez_compressed loadtxt savetxt genfromtxt fromfile fromregex tofile
         memmap DataSource open_memmap ctypeslib ctypes f2py testing lib core _core distutils
-        sys _sys os modules""",
+        sys _sys os modules real conj conjugate builtins exec eval""",
     )
 )
 COMPLEX = frozenset(
@@ -283,9 +283,7 @@ def _refused(tree: ast.Module, allowed: Collection[str]) -> Iterator[Problem]:
             node.id in NAMES - {"complex"} or (_inner(node.id) and node.id != "__name__")
         ):
             yield Problem("name", node.lineno, name=node.id)
-        elif isinstance(node, ast.Attribute) and (
-            node.attr in ATTRIBUTES | {"builtins", "exec", "eval"} or _inner(node.attr)
-        ):
+        elif isinstance(node, ast.Attribute) and (node.attr in ATTRIBUTES or _inner(node.attr)):
             yield Problem("name", node.lineno, name=node.attr)
 
 
