@@ -930,3 +930,25 @@ def test_an_answer_of_booleans_is_refused_in_words():
     (got,) = graded(RELU.stem, "def backward(dy, x):\n    return x > 0\n")
     assert not got.ok
     assert "float64" in " ".join(diagnosis.objections(got, "en"))
+
+
+def test_a_hidden_extrapolation_is_refused():
+    """No step is written down and no argument is moved by name: the work gives it away."""
+    body = """
+def backward(dy, x):
+    b = np.tanh
+    f = lambda k: (b(x + np.ldexp(1.0, -k)) - b(x - np.ldexp(1.0, -k))) * np.ldexp(1.0, k - 1)
+    table = [f(k) for k in range(3, 8)]
+    for p in range(1, 5):
+        table = [v + (v - u) * (1 / (4**p - 1)) for u, v in zip(table, table[1:])]
+    return dy * table[0]
+"""
+    stem = next(path.stem for path in PATHS if "tanh" in path.stem)
+    (got,) = graded(stem, body.replace("backward(dy, x)", signature(stem)))
+    assert not got.ok
+    assert got.problem.kind == "numerical"
+
+
+def signature(stem: str) -> str:
+    grade = exercise(stem)
+    return f"{grade.function}({', '.join(grade.arguments)})"
