@@ -92,6 +92,8 @@ class Terminal:
 
     def send(self, text: str) -> None:
         """Type ``text``; end it with a line feed where the learner would press Enter."""
+        if "\x03" in text:  # Python does not see a Ctrl-C between its prompt and its read()
+            time.sleep(0.2)
         os.write(self.fd, text.replace("\n", "\r").encode())
 
     def interrupt(self) -> None:
