@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -51,9 +52,18 @@ def clear_parts(path: str | os.PathLike[str]) -> None:
             left.unlink()
 
 
+def free_name(path: str | os.PathLike[str], ending: str) -> Path:
+    """Return the first of ``path``.``ending``-1, -2 ... that is not there."""
+    target, number = Path(path), 1
+    while (free := target.with_name(f"{target.name}.{ending}-{number}")).exists():
+        number += 1
+    return free
+
+
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock file ``path`` during the block; BlockingIOError where another holds it.
+def locked(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path`` during the block. Where another holds it: ``wait``, or
+    BlockingIOError.
 
     The system takes the lock from a process that ends, however it ends: a file that was left behind
     keeps nobody out. On a file system without locks there is none.
@@ -66,6 +76,12 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), target.stat()):
                     break
+        except BlockingIOError:
+            file.close()
+            if not wait:
+                raise
+            time.sleep(0.05)
+            continue
         except BaseException:
             file.close()
             raise

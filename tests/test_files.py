@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 
 import pytest
 
@@ -165,6 +166,22 @@ def test_one_holds_a_lock(tmp_path):
     assert names(tmp_path) == []
     with locked(path):
         assert names(tmp_path) == [".lock"]
+
+
+def test_one_waits_for_a_lock(tmp_path):
+    path, order = tmp_path / ".lock", []
+
+    def second():
+        with files.locked(path, wait=True):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with files.locked(path):
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
 
 
 def test_a_lock_that_is_taken_away_while_one_waits_for_it_is_none(tmp_path, monkeypatch):

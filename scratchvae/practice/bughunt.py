@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scratchvae.files import free_name
 from scratchvae.practice import content
 from scratchvae.practice.language import LANGUAGES, Messages, choose
 from scratchvae.practice.state import add_option
@@ -203,7 +204,7 @@ class Desk:
         hunt = self.chosen()
         path, kept = self.file(hunt), None
         if path.exists() and path.read_bytes() != hunt.text.encode():
-            kept = path.rename(_free(path))
+            kept = path.rename(free_name(path, "bak"))
         self.write(hunt)
         if not self.solved(hunt):
             self.record(hunt, False, event="reset")
@@ -384,10 +385,3 @@ class Desk:
 
         if self.json:
             print_json(values)
-
-
-def _free(path: Path) -> Path:
-    number = 1
-    while (free := path.with_name(f"{path.name}.bak-{number}")).exists():
-        number += 1
-    return free

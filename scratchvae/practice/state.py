@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scratchvae.arrays import one_line
+from scratchvae.files import free_name
 from scratchvae.places import data_dir
 
 KINDS = ("quiz", "drill", "exam", "review", "bughunt")
@@ -409,10 +410,7 @@ def _set_aside(path: Path, found: tuple[int, int] | None) -> Path | None:
     """Rename `path` and its journal; None if it is no longer the file that was found."""
     if _identity(path) != found:
         return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
-        number += 1
-    path.rename(aside)
+    aside = path.rename(free_name(path, "broken"))
     with suppress(FileNotFoundError):
         Path(f"{path}-journal").rename(f"{aside}-journal")
     return aside

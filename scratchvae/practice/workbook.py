@@ -7,18 +7,15 @@ as this program wrote it is written anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scratchvae.files import write_text
+from scratchvae.files import free_name, locked, write_text
 from scratchvae.practice.exercises import Exercise
 
 VERSION = 1
@@ -77,13 +74,13 @@ class Workbook:
         """What is known about all exercises now, by stem."""
         if not self.folder.is_dir():
             return {}
-        with self._locked():
+        with locked(self.folder / ".progress.lock", wait=True):
             return self._read()
 
     def change(self, exercise: Exercise, **values: Any) -> Entry:
         """Change what is known about one exercise; `checks=1` adds one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locked(self.folder / ".progress.lock", wait=True):
             entries = self._read()
             entry = entries.get(exercise.stem, Entry())
             if "checks" in values:
@@ -179,15 +176,6 @@ class Workbook:
         text = json.dumps({"version": VERSION, "exercises": plain}, indent=2) + "\n"
         write_text(self.folder / NAME, text)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / ".progress.lock").open("a+b") as file:
-            _lock(file.fileno())
-            try:
-                yield
-            finally:
-                _unlock(file.fileno())
-
 
 def _understood(data: Any) -> tuple[int, dict[str, Entry]]:
     """The version and the entries of a progress file; ValueError or TypeError if it is broken.
@@ -227,48 +215,11 @@ def _hash(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
-def _free(path: Path, ending: str) -> Path:
-    number = 1
-    while (free := path.with_name(f"{path.name}.{ending}-{number}")).exists():
-        number += 1
-    return free
-
-
 def _aside(path: Path, ending: str) -> Path:
-    return path.rename(_free(path, ending))
+    return path.rename(free_name(path, ending))
 
 
 def _copied(path: Path, ending: str) -> Path:
-    free = _free(path, ending)
+    free = free_name(path, ending)
     free.write_bytes(path.read_bytes())
     return free
-
-
-if os.name == "nt":  # pragma: no cover
-
-    def _lock(file: int) -> None:
-        import msvcrt
-
-        while True:
-            try:
-                return msvcrt.locking(file, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined, no-any-return]
-            except OSError:
-                time.sleep(0.1)
-
-    def _unlock(file: int) -> None:
-        import msvcrt
-
-        os.lseek(file, 0, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-
-else:
-
-    def _lock(file: int) -> None:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-    def _unlock(file: int) -> None:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_UN)
