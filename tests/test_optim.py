@@ -377,3 +377,14 @@ def test_a_memory_that_fades_ends_at_zero(name):
     for vector in optimizer.memory.values():
         magnitude = np.abs(vector)
         assert not np.any((magnitude > 0) & (magnitude < np.finfo(np.float32).tiny))
+
+
+def test_only_what_is_subnormal_is_set_to_zero():
+    tiny = np.finfo(np.float32).tiny  # the least normal number
+    optimizer = make_optimizer("adagrad")
+    theta, grad = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    optimizer.prepare(theta, grad)
+    optimizer.memory["h"][:] = 1, tiny, tiny / 2
+    for _ in range(FLUSH_EVERY):
+        optimizer.step(theta, grad)
+    np.testing.assert_array_equal(optimizer.memory["h"], np.array([1, tiny, 0], np.float32))

@@ -1,15 +1,18 @@
 """`scratchvae exam`: drawn, sat, interrupted, resumed and reported."""
 
 import fcntl
+import io
 import json
 import os
 import random
 import re
 import signal
 import struct
+import sys
 import termios
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import practice_bank as bank
 import pytest
@@ -256,6 +259,25 @@ def test_keys_as_terminals_send_them(monkeypatch):
     assert [key for key in found if key] == [
         *("a", "b", "n", "up", "down", "right", "left", "home", "pageup", "pagedown", "escape"),
         *("enter", "enter", "space", "back", "quit", "right", "unknown"),
+    ]
+
+
+def test_keys_as_windows_sends_them(monkeypatch):
+    typed = [*"aN\r \b\x04", "\xe0", "H", "\0", "P", "\xe0", "I", "\0", ";", "\x1b", "\x03"]
+    msvcrt = SimpleNamespace(kbhit=lambda: bool(typed), getwch=lambda: typed.pop(0))
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    monkeypatch.setattr(sys, "platform", "win32")
+    found, started = [], []
+    monkeypatch.setattr(os, "system", started.append)  # it switches escape sequences on
+    with keyboard.Keyboard(screen.Screen("en").console, io.StringIO()) as board:
+        while typed != ["\x03"]:
+            found.append(board.key(0))
+        with pytest.raises(KeyboardInterrupt):
+            board.key(0)
+        assert board.key(0.03) is None
+    assert started == [""]
+    assert found == [
+        *("a", "n", "enter", "space", "back", "quit", "up", "down", "pageup", "unknown", "escape")
     ]
 
 
