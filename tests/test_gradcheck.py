@@ -440,7 +440,7 @@ def test_the_options_reach_the_check():
 
 def test_the_tolerance_of_a_model_is_that_of_its_dtype():
     assert check_model(*small()).tolerance == gradcheck.MODEL_TOLERANCE
-    model, x, noise = small()
+    _, x, noise = small()
     single = VAE(5, (4,), 3, "tanh", dtype="float32")
     report = check_model(single, x.astype("float32"), noise.astype("float32"))
     assert report.tolerance == gradcheck.TOLERANCE[np.dtype("float32")]
