@@ -462,6 +462,40 @@ def test_ended_in_another_terminal(tmp_path):
         assert terminal.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("language", "says"), [("en", "open in another terminal"), ("ja", "別の端末で受験中です")]
+)
+def test_an_exam_is_sat_in_one_terminal(language, says, tmp_path):
+    """Two would each show, and store, answers that the other has changed."""
+    with sit_down(tmp_path) as first:
+        first.send("\n")
+        first.expect("1/20")
+        with sit_down(tmp_path, language=language) as second:
+            second.expect("Enter")
+            first.send("a")
+            second.send("\n")
+            second.expect(says)
+            assert second.wait() == 2
+        first.send("nq")
+        first.expect("Paused: 1 of 20")
+        assert first.wait() == 0
+    assert [path.name for path in tmp_path.iterdir() if "exam" in path.name] == []
+
+
+def test_what_was_answered_elsewhere_before_the_resumption_is_there(tmp_path):
+    with sit_down(tmp_path) as terminal:
+        terminal.send("\nq")
+        terminal.expect("Paused: 0 of 20")
+    with sit_down(tmp_path) as terminal:
+        terminal.expect("Enter")
+        with State(tmp_path / "s.sqlite3") as state:
+            state.exam_answer(1, 0, 2, False)
+        terminal.send("\n")
+        terminal.expect("1/20")
+        terminal.send("fq")  # the flag is stored with the choice that is shown
+        terminal.expect("Paused: 1 of 20")
+
+
 def test_a_smaller_window_in_the_middle(tmp_path):
     with sit_down(tmp_path, language="ja", columns=80, rows=24) as terminal:
         terminal.send("\n")
