@@ -91,12 +91,14 @@ def test_right_is_right_within_tolerance_and_uncertainty():
     assert said(N * (1 + 0.9e-6)) == []
     assert said(N * (1 + 1.2e-6))[0][0] == "factor"
     assert said(N * 1.009, tolerance=1e-2) == []
-    small = np.array([1.0, 1e-12])
-    assert explain(small + [0, 0.9e-9], small) == []  # 1e-3 tolerance times the largest entry
-    assert explain(small + [0, 1.2e-9], small) != []
-    assert explain(small + [0, 0.5], small, uncertainty=[0, 0.6]) == []
-    assert explain(small + [0, 0.5], small, uncertainty=[0.6, 0])[0].kind == "elements"
-    assert explain(1e9 * small + [0, 0.5], 1e9 * small, uncertainty=[0, 0.6]) == []
+    small, at_second = np.array([1.0, 1e-12]), np.array([0.0, 1.0])
+    assert (
+        explain(small + 0.9e-9 * at_second, small) == []
+    )  # 1e-3 tolerance times the largest entry
+    assert explain(small + 1.2e-9 * at_second, small) != []
+    assert explain(small + 0.5 * at_second, small, uncertainty=[0, 0.6]) == []
+    assert explain(small + 0.5 * at_second, small, uncertainty=[0.6, 0])[0].kind == "elements"
+    assert explain(1e9 * small + 0.5 * at_second, 1e9 * small, uncertainty=[0, 0.6]) == []
     assert explain(np.zeros(2), np.zeros(2)) == []
 
 
@@ -123,7 +125,7 @@ def test_a_factor(c, text, names):
 
 
 def test_a_right_gradient_of_zero_has_no_factor():
-    ((kind, text, numbers),) = said(np.ones(4), np.zeros(4))
+    ((kind, text, _),) = said(np.ones(4), np.zeros(4))
     assert (kind, text) == ("offset", "dx is right but for a constant added to every element")
     assert said([1.0, -1.0], [0.0, 0.0]) == [
         (
@@ -238,7 +240,7 @@ def test_rows_of_which_each_has_a_factor():
 
 
 def test_columns_and_slices():
-    ((kind, text, numbers),) = said(put(N, (slice(None), 1), -N[:, 1]))
+    ((kind, text, _),) = said(put(N, (slice(None), 1), -N[:, 1]))
     assert (kind, text) == (
         "columns",
         "dx is right in columns 0, 2 and wrong in 1, where it is -1.000 x the right gradient: it "
