@@ -219,3 +219,83 @@ def test_an_f_that_is_not_finite_around_x_has_the_round_off_of_its_value():
     x = np.array([2.0])
     _, noise = value_and_noise(lambda d: 2.0 if d["x"][0] == 2 else math.nan, {"x": x}, "x")
     assert noise == 2 * np.finfo(float).eps
+
+
+# ------------------------------------------------------------------------ Ridders' method, in all
+
+SMOOTH = {
+    # name: (f, x, f', the error that it may have, relative to f', evaluations of f)
+    "x^3": (lambda x: x**3, 2.0, 12.0, 1e-13, 24),
+    "exp": (np.exp, 1.0, np.e, 1e-12, 26),
+    "log near 0": (np.log, 0.05, 20.0, 1e-11, 34),
+    "a root near 0": (np.sqrt, 0.02, 0.5 / 0.02**0.5, 1e-11, 32),
+    "a fast wave": (lambda x: np.sin(300 * x), 0.1, 300 * math.cos(30), 1e-11, 36),
+    "a faster wave": (lambda x: np.sin(1e4 * x), 0.3, 1e4 * math.cos(3000), 1e-9, 40),
+    "a steep step": (
+        lambda x: np.tanh(1e4 * x), 2e-4, 1e4 / math.cosh(2) ** 2, 1e-11, 42
+    ),
+    "a narrow bell": (
+        lambda x: np.exp(-((x / 1e-3) ** 2)), 5e-4, -1e3 * math.exp(-0.25), 1e-11, 38
+    ),
+    "a pole nearby": (lambda x: 1 / (1 + (1e3 * x) ** 2), 1e-3, -500.0, 1e-11, 42),
+    "a small slope of a large f": (lambda x: 1e6 + x, 1.0, 1.0, 1e-8, 36),
+    "no slope": (lambda x: 3.0, 1.0, 0.0, 1e-13, 22),
+    "a kink at a hundredth": (lambda x: np.exp(x) + abs(x - 0.01), 0.0, 0.0, 1e-11, 36),
+    "a kink at a thousandth": (lambda x: np.exp(x) + abs(x - 0.001), 0.0, 0.0, 1e-11, 36),
+    "a kink on the other side": (lambda x: np.exp(x) + abs(x + 0.001), 0.0, 2.0, 1e-11, 36),
+}  # fmt: skip
+KINKS = {
+    # name: (f, the slopes left and right of 0, the error, evaluations)
+    "curves": (lambda x: np.exp(2 * x) if x > 0 else np.exp(-3 * x), -3.0, 2.0, 1e-10, 38),
+    "waves": (lambda x: np.sin(3 * x) if x > 0 else 5 * np.sin(x), 5.0, 3.0, 1e-11, 34),
+    "a slight one": (lambda x: np.exp(x) + 1e-3 * abs(x), 0.999, 1.001, 1e-10, 40),
+    "a ReLU": (lambda x: max(x, 0.0), 0.0, 1.0, 1e-13, 30),
+}
+
+
+def ridders(f, x):
+    """The derivative, and how often f was evaluated for it."""
+    calls = [0]
+
+    def counted(inputs):
+        calls[0] += 1
+        return float(f(inputs["x"][0]))
+
+    x = np.array([x])
+    return derivatives.differentiate(counted, {"x": x}, "x", [0], "richardson")[0], calls[0]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_ridders_is_as_exact_as_it_says_and_as_cheap(name):
+    f, x, exact, error, evaluations = SMOOTH[name]
+    found, calls = ridders(f, x)
+    assert (found.kind, found.method) == ("smooth", "richardson")
+    assert abs(found.value - exact) <= found.error <= error * max(abs(exact), 1)
+    assert calls <= evaluations
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_ridders_on_both_sides_of_a_kink(name):
+    f, left, right, error, evaluations = KINKS[name]
+    found, calls = ridders(f, 0.0)
+    assert (found.kind, found.method) == ("kink", "richardson")
+    assert abs(found.left - left) <= found.error <= error
+    assert abs(found.right - right) <= found.error
+    assert found.value == (found.left + found.right) / 2
+    assert calls <= evaluations
+
+
+@pytest.mark.parametrize(
+    ("f", "kind"),
+    [
+        (lambda x: float(x > 0), "jump"),
+        (lambda x: x + 1e-6 * (x >= 0), "jump"),
+        (lambda x: math.copysign(abs(x) ** 0.3, x), "jump"),
+        (lambda x: 1.0 if x == 0 else math.nan, "not finite"),
+        (lambda x: math.log(x) if x > 0 else math.inf, "not finite"),
+    ],
+)
+def test_what_ridders_refuses(f, kind):
+    found, _ = ridders(f, 0.0)
+    assert (found.kind, found.error) == (kind, math.inf)
+    assert math.isnan(found.value)

@@ -425,6 +425,54 @@ def test_a_right_gradient_left_from_before_is_no_answer():
         assert [f.kind for f in again["W"].findings] == ["zero"]
 
 
+class TinyAndAccumulating(Linear):
+    """Its gradients are of 1e-11: next to nothing, but wrong by half all the same."""
+
+    def forward(self, x):
+        return 1e-12 * super().forward(x)
+
+    def backward(self, dy):
+        self.dW += 1e-12 * (self.x.T @ dy)
+        self.db[...] = 1e-12 * dy.sum(axis=0)
+        return 1e-12 * (dy @ self.W.T)
+
+
+class WorseTheSecondTime(Linear):
+    """What was refused the first time is not refused again for being different."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.calls += 1
+        self.db[...] += self.calls
+        self.dW[0, 0] = math.nan
+        return dx[: self.calls]
+
+
+def test_gradients_that_change_in_a_second_backward():
+    x = RNG.standard_normal((B, D))
+    report = check_layer(TinyAndAccumulating(), x)
+    assert [f.kind for t in report.tensors for f in t.findings] == ["accumulated"]
+    assert report["W"].findings[0].text == (
+        "dW changes when backward is called again after the same forward: it must be written, not "
+        "added to what is there"
+    )
+    report = check_layer(WorseTheSecondTime(), x)
+    kinds = {t.name: [f.kind for f in t.findings] for t in report.tensors}
+    assert kinds == {"x": ["wrong shape"], "W": ["not finite"], "b": ["offset", "accumulated"]}
+
+
+def test_a_direction_moves_every_element_equally():
+    check = gradcheck._Check(None, {}, "auto", 1e-9, np.random.default_rng(0), 3, {}, {}, 0)
+    direction = check.direction(np.zeros((20, 5)))
+    assert direction.shape == (20, 5)
+    assert set(np.unique(direction)) == {-0.1, 0.1}
+    assert abs(direction.sum()) < 4
+
+
 def test_the_options_reach_the_check():
     x, options = RNG.standard_normal((B, D)), {"tolerance": 0.5, "method": "central"}
     for report in (
@@ -1024,6 +1072,15 @@ def test_a_model_that_adds_up_its_gradients(monkeypatch):
     report = check_model(model, x, noise)
     assert [t.name for t in report.tensors if not t.ok] == ["decoder.2.b"]
     assert report["decoder.2.b"].findings[0].kind == "accumulated"
+
+
+def test_a_model_that_does_not_write_a_gradient(monkeypatch):
+    model, x, noise = small()
+    for value in (0.0, 2.0):  # what stands there from before counts for nothing
+        model.grad[...] = value
+        monkeypatch.setattr(model, "backward", lambda: None)
+        report = check_model(model, x, noise)
+        assert {f.kind for t in report.tensors for f in t.findings} == {"zero"}
 
 
 def test_a_model_whose_parameters_are_not_views_of_theta(monkeypatch):
