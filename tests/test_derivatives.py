@@ -242,6 +242,7 @@ SMOOTH = {
     "no slope": (lambda x: 3.0, 1.0, 0.0, 1e-13, 22),
     "a kink at a hundredth": (lambda x: np.exp(x) + abs(x - 0.01), 0.0, 0.0, 1e-11, 36),
     "a kink at a thousandth": (lambda x: np.exp(x) + abs(x - 0.001), 0.0, 0.0, 1e-11, 36),
+    "a slight kink nearby": (lambda x: np.exp(x) + 0.0055 * abs(x + 0.07), 0.0, 1.0055, 1e-11, 32),
     "a kink on the other side": (lambda x: np.exp(x) + abs(x + 0.001), 0.0, 2.0, 1e-11, 36),
 }  # fmt: skip
 KINKS = {
