@@ -1,6 +1,7 @@
 """The numerical derivatives one by one: where they look, what they answer, how far to trust it."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -67,6 +68,70 @@ def test_a_central_difference_and_its_error(x):
     assert found.error == pytest.approx(3 * h * h + roundoff, rel=0.02)
     assert (found.method, found.kind) == ("central", "smooth")
     np.testing.assert_allclose(seen.at, x + h * np.array([2, -2, 1, -1]), rtol=1e-5)
+
+
+# -------------------------------------------------------------------------------- complex steps
+
+
+def test_the_imaginary_part_along_a_direction():
+    x, slopes = np.array([3.0, 4.0, 12.0]), np.array([1.0, 10.0, 100.0])
+    line = Line(lambda d: (slopes * d["x"]).sum(), {"x": x}, "x", np.array([0.5, 0.0, -1.0]))
+    assert line.imaginary() == pytest.approx(0.5 - 100)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: float(x[0].real),  # real all the way
+        lambda x: x,  # no scalar
+        lambda x: np.exp(1000 * x).sum(),  # not finite
+        lambda x: np.abs(x).sum(),
+        lambda x: np.array(x, dtype=float).sum(),
+    ],
+)
+def test_where_there_is_no_imaginary_part(f):
+    x = np.array([3.0, 4.0])
+    assert Line(lambda d: f(d["x"]), {"x": x}, "x", 0).imaginary() is None
+
+
+def test_a_warning_of_f_is_left_to_who_asked():
+    def f(inputs):
+        warnings.warn("slow", UserWarning, stacklevel=1)
+        return inputs["x"].sum()
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        assert Line(f, {"x": np.ones(2)}, "x", 0).imaginary() == 1
+
+
+def complex_step(off, noise=0.0):
+    """Of x^2 at 1, with a complex derivative that is off by so much; and where it was looked at."""
+    x, at = np.array([1.0]), []
+
+    def f(inputs):
+        x = inputs["x"][0]
+        if isinstance(x, complex):
+            return x * x + 1e-30j * off
+        at.append(float(x))
+        return x * x
+
+    return derivatives._complex_step(Line(f, {"x": x}, "x", 0), noise), at
+
+
+def test_a_complex_step_is_believed_within_the_doubt_of_a_central_difference():
+    eps = float(np.finfo(float).eps)
+    h = eps ** (1 / 3)
+    for noise in (0.0, 1e-13, 1e-6):
+        doubt = 1e3 * eps ** (2 / 3) * 2 + 10 * noise / h
+        for off in (-0.97 * doubt, 0.97 * doubt):
+            found, at = complex_step(off, noise)
+            assert found.value == pytest.approx(2 + off, rel=1e-13)
+            assert found.error == pytest.approx(1e-15 * abs(2 + off) + 10 * noise, rel=1e-6)
+            assert (found.method, found.kind) == ("complex", "smooth")
+            np.testing.assert_allclose(np.array(at) - 1, [h, -h], rtol=1e-6)
+        if noise < 1e-8:  # else the doubt is as large as the slope, by which it grows
+            assert complex_step(1.03 * doubt, noise)[0] is None
+            assert complex_step(-1.03 * doubt, noise)[0] is None
 
 
 # --------------------------------------------------------------------------------------- kinks
