@@ -365,3 +365,42 @@ def test_what_ridders_refuses(f, kind):
     found, _ = ridders(f, 0.0)
     assert (found.kind, found.error) == (kind, math.inf)
     assert math.isnan(found.value)
+
+
+# ----------------------------------------------------------------------------------- arguments
+
+
+def test_the_grain_is_the_slope_that_round_off_hides_at_a_wide_step():
+    x = np.array([8.0])
+    _, noise = value_and_noise(lambda d: 3.0, {"x": x}, "x")
+    (found,) = derivatives.differentiate(lambda d: 3.0, {"x": x}, "x", [0], "richardson")
+    assert found.grain == noise / 8
+
+
+def test_a_complex_step_that_gave_way_is_not_tried_again():
+    tried = [0]
+
+    def f(inputs):
+        tried[0] += np.iscomplexobj(inputs["x"])
+        return float(np.abs(inputs["x"].real).sum())
+
+    derivatives.differentiate(f, {"x": np.ones(5)}, "x", range(5), "auto")
+    assert tried[0] <= 2
+
+
+def test_arguments_are_refused_by_name():
+    with pytest.raises(ValueError, match="^f is\|^method") as caught:
+        derivatives.check_method("newton")
+    assert str(caught.value) == (
+        "method: got 'newton', want one of auto, complex, richardson, central"
+    )
+    for value, got in (
+        ([1.0], "list of ?"),
+        (np.ones(2, int), "ndarray of int64"),
+        (np.ones(0), "ndarray of float64"),
+    ):
+        with pytest.raises(ValueError, match="^W") as caught:
+            derivatives.as_dict(None, {"W": value})
+        assert str(caught.value) == (
+            f"W: got {got}, want a NumPy array, float64 or float32, not empty"
+        )

@@ -102,6 +102,10 @@ def test_right_is_right_within_tolerance_and_uncertainty():
     assert explain(np.zeros(2), np.zeros(2)) == []
 
 
+def test_a_gradient_without_a_name():
+    assert explain(0 * N, N)[0].text.startswith("gradient is zero everywhere")
+
+
 def test_zero():
     text = "dx is zero everywhere: not written, or cut off somewhere"
     assert said(0 * N) == [("zero", text, {})]

@@ -1059,6 +1059,15 @@ def test_a_vae_that_averages_its_kl_over_the_latents(monkeypatch, beta):
     )
 
 
+@pytest.mark.parametrize(("letter", "size"), [("B", 7), ("D", 5), ("L", 3)])
+def test_a_factor_of_a_model_is_named_by_its_sizes(monkeypatch, letter, size):
+    model, x, noise = small()
+    spoil(model, monkeypatch, lambda g: g["decoder.2.b"].__imul__(size))
+    assert check_model(model, x, noise)["decoder.2.b"].findings[0].numbers["names"] == [letter]
+    named = check_model(model, x, noise, sizes={"B": 1, "D": 1, "L": 1, "K": size})
+    assert named["decoder.2.b"].findings[0].numbers["names"] == ["K"]
+
+
 def test_a_model_that_adds_up_its_gradients(monkeypatch):
     model, x, noise = small()
     backward, bias = model.backward, model.named_gradients()["decoder.2.b"]
@@ -1160,36 +1169,124 @@ def test_a_report_names_the_kinks():
 
 
 @pytest.mark.parametrize(
-    ("f", "claim", "verdict", "text"),
+    ("f", "claim", "verdict", "finding"),
     [
-        (lambda x: x.sum(), None, "wrong", "encoder.0.dW: there is no gradient"),
+        (lambda x: x.sum(), None, "wrong", ("missing", "W: there is no gradient", {})),
         (
             lambda x: x.sum(),
             "ones",
             "wrong shape",
-            "encoder.0.dW is a str, want an array of shape (2,)",
+            ("wrong shape", "W is a str, want an array of shape (2,)", {}),
         ),
-        (lambda x: math.nan, np.ones(2), "not finite", "f itself is not finite here"),
+        (
+            lambda x: math.nan,
+            np.ones(2),
+            "not finite",
+            ("not finite", "f itself is not finite here", {}),
+        ),
         (
             lambda x: float(x[1] > 0),
             np.zeros(2),
             "not finite",
-            "encoder.0.dW cannot be checked: f jumps or has a vertical tangent, at (1,)",
+            (
+                "jump",
+                "W cannot be checked: f jumps or has a vertical tangent, at (1,)",
+                {"count": 1},
+            ),
         ),
         (
             lambda x: 0.0 if x[1] == 0 else math.nan,
             np.zeros(2),
             "not finite",
-            "encoder.0.dW cannot be checked: f is not finite on both sides, at (1,)",
+            (
+                "not finite",
+                "W cannot be checked: f is not finite on both sides, at (1,)",
+                {"count": 1},
+            ),
         ),
     ],
 )
-def test_why_a_gradient_is_refused(f, claim, verdict, text):
+def test_why_a_gradient_is_refused(f, claim, verdict, finding):
     name = "encoder.0.W"
     x = {name: np.array([1.0, 0.0])}
     report = check_gradients(lambda values: f(values[name]), x, {name: claim})
     assert report[name].verdict == verdict
-    assert [f.text for f in report[name].findings] == [text]
+    kind, text, numbers = finding
+    if text.startswith("W"):
+        text = f"encoder.0.d{text}"
+    assert [(f.kind, f.text, f.numbers) for f in report[name].findings] == [(kind, text, numbers)]
+
+
+def test_a_report_names_both_methods():
+    x = np.array([1.0, -2.0])
+    report = check_gradients(lambda x: x[0] ** 2 + np.abs(x[1].real), x, np.array([2.0, -1.0]))
+    assert report.ok
+    assert report.method == "complex+richardson"
+
+
+def test_a_slightly_random_f_is_refused():
+    draws = iter(np.linspace(1, 1.01, 1000))
+    with pytest.raises(ValueError, match="^f is\|^method") as caught:
+        check_gradients(lambda x: next(draws) * x.sum(), np.ones(3), np.ones(3))
+    assert str(caught.value) == (
+        "f is not deterministic: at the same point it gave 3 and then 3.00003; draw noise such as "
+        "eps once and pass it in"
+    )
+
+
+# ------------------------------------------------------------------ large tensors, at small cost
+
+
+def sampled(claim, x, **options):
+    """What is found in a linear f along directions and at a few of its 40 elements."""
+    slopes = np.arange(1.0, 41).reshape(8, 5)
+    report = check_gradients(lambda x: (slopes * x).sum(), x, claim(slopes), **options)
+    (found,) = report["x"].findings
+    return found
+
+
+def test_one_wrong_element_is_found_whether_sampled_or_not():
+    x = RNG.standard_normal((8, 5))
+    for where in range(40):
+
+        def claim(slopes, where=where):
+            wrong = slopes.copy()
+            wrong.flat[where] += 7
+            return wrong
+
+        found = sampled(claim, x, exhaustive=10, rng=where)
+        at = [where // 5, where % 5]
+        assert found.kind == "elements"
+        if "index" in found.numbers:
+            assert found.numbers == {"index": at}
+            assert found.text == f"dx is wrong at {tuple(at)}; the elements sampled are right"
+        else:
+            assert found.numbers["at"] == [at]
+            assert re.fullmatch(
+                rf"dx is wrong in 1 of \d+ elements sampled, at {re.escape(str(tuple(at)))}",
+                found.text,
+            )
+
+
+def test_some_wrong_elements_of_those_sampled():
+    x, odd = RNG.standard_normal((8, 5)), np.arange(40).reshape(8, 5) % 3 == 0
+    kinds = set()
+    for seed in range(12):
+        found = sampled(lambda slopes: slopes + odd * np.cos(slopes), x, exhaustive=10, rng=seed)
+        kinds.add(found.kind)
+        if found.kind != "elements":
+            continue
+        numbers = found.numbers
+        assert set(numbers) == {"wrong", "of", "at"}
+        assert all(odd[i, j] for i, j in numbers["at"])
+        wrong, of, at = numbers["wrong"], numbers["of"], numbers["at"]
+        more = f" and {wrong - 3} more" if wrong > 3 else ""
+        assert found.text == (
+            f"dx is wrong in {wrong} of {of} elements sampled, at "
+            + ", ".join(str(tuple(i)) for i in at)
+            + more
+        )
+    assert "elements" in kinds
 
 
 def test_too_uncertain_to_tell():
