@@ -389,7 +389,7 @@ def test_a_complex_step_that_gave_way_is_not_tried_again():
 
 
 def test_arguments_are_refused_by_name():
-    with pytest.raises(ValueError, match="^f is\|^method") as caught:
+    with pytest.raises(ValueError, match="method") as caught:
         derivatives.check_method("newton")
     assert str(caught.value) == (
         "method: got 'newton', want one of auto, complex, richardson, central"
@@ -399,7 +399,7 @@ def test_arguments_are_refused_by_name():
         (np.ones(2, int), "ndarray of int64"),
         (np.ones(0), "ndarray of float64"),
     ):
-        with pytest.raises(ValueError, match="^W") as caught:
+        with pytest.raises(ValueError, match="W") as caught:
             derivatives.as_dict(None, {"W": value})
         assert str(caught.value) == (
             f"W: got {got}, want a NumPy array, float64 or float32, not empty"

@@ -1226,7 +1226,7 @@ def test_a_report_names_both_methods():
 
 def test_a_slightly_random_f_is_refused():
     draws = iter(np.linspace(1, 1.01, 1000))
-    with pytest.raises(ValueError, match="^f is\|^method") as caught:
+    with pytest.raises(ValueError, match="f is") as caught:
         check_gradients(lambda x: next(draws) * x.sum(), np.ones(3), np.ones(3))
     assert str(caught.value) == (
         "f is not deterministic: at the same point it gave 3 and then 3.00003; draw noise such as "
