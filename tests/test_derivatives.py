@@ -75,8 +75,8 @@ def test_a_central_difference_and_its_error(x):
 
 def test_the_imaginary_part_along_a_direction():
     x, slopes = np.array([3.0, 4.0, 12.0]), np.array([1.0, 10.0, 100.0])
-    line = Line(lambda d: (slopes * d["x"]).sum(), {"x": x}, "x", np.array([0.5, 0.0, -1.0]))
-    assert line.imaginary() == pytest.approx(0.5 - 100)
+    line = Line(lambda d: (slopes * d["x"] ** 2).sum(), {"x": x}, "x", np.array([0.5, 0.0, -1.0]))
+    assert line.imaginary() == pytest.approx(0.5 * 6 - 100 * 24)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,35 @@ def test_the_round_off_of_an_f_that_is_rounded():
     x = np.array([3.0, 0.0])
     _, noise = value_and_noise(lambda d: 1e-12 * np.round(d["x"].sum() * 1e14 / 8), {"x": x}, "x")
     assert 0.25e-12 <= noise <= 1e-12
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [("float32", 1), ("float64", 64)])
+def test_where_round_off_is_looked_for(dtype, steps):
+    x, at = np.array([4.0, 0.0], dtype=dtype), []
+
+    def f(inputs):
+        at.append(inputs["x"].astype(float))
+        return float(inputs["x"].sum())
+
+    value_and_noise(f, {"x": x}, "x")
+    h = steps * float(np.finfo(dtype).eps)
+    moved = np.array([a for a in at if a[1]])
+    multiples = np.array([*range(1, 8), *range(-1, -8, -1)])
+    np.testing.assert_allclose(moved[:, 0], 4 * (1 + h * multiples), rtol=0, atol=h / 4)
+    np.testing.assert_allclose(moved[:, 1], h * multiples)  # where x is 0, by h itself
+
+
+def test_the_round_off_is_half_of_how_far_f_swings():
+    h = 64 * np.finfo(float).eps
+    _, noise = value_and_noise(
+        lambda d: 1e-9 * (round(float(d["x"][0]) / h) % 2), {"x": np.array([0.0])}, "x"
+    )
+    assert noise == pytest.approx(1e-9)
+
+
+def test_an_f_that_counts_is_exact_to_the_inputs_digits():
+    _, noise = value_and_noise(lambda d: 5, {"x": np.array([3.0])}, "x")
+    assert noise == 5 * np.finfo(float).eps
 
 
 def test_a_jump_at_x_is_not_round_off():

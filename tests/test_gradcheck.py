@@ -410,11 +410,17 @@ def test_a_wrong_layer_is_refused(layer, tensor, kind, words):
     assert (finding.kind, words in finding.text) == (kind, True)
 
 
+class OverwritesItsInputBackwards(Linear):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.x *= 1.5
+        return dx
+
+
 def test_one_mistake_is_one_finding():
-    """Whoever overwrites the input also answers otherwise the second time: that goes unsaid."""
-    report = check_layer(OverwritesItsInput(), RNG.standard_normal((B, D)))
-    assert [f.kind for t in report.tensors for f in t.findings if t.name != "W"] == ["overwritten"]
-    assert "accumulated" not in [f.kind for f in report["W"].findings]
+    """Who has overwritten the input answers otherwise the second time: that goes unsaid."""
+    report = check_layer(OverwritesItsInputBackwards(), RNG.standard_normal((B, D)))
+    assert [f.kind for t in report.tensors for f in t.findings] == ["overwritten"]
 
 
 def test_a_right_gradient_left_from_before_is_no_answer():
@@ -1160,6 +1166,42 @@ def test_what_a_report_holds_of_directions():
     options["exhaustive"] = 30
     (found,) = check_gradients(lambda x: (x**2).sum(), x, 2 * x, **options).tensors
     assert found.checked == "30 of 30"
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-200])
+def test_a_tiny_gradient_is_measured_by_itself(scale):
+    x = np.array([1.0, 2.0])
+    report = check_gradients(lambda x: scale * (x**2).sum(), x, 2.2 * scale * x)
+    assert report.verdict == "wrong"
+    assert report["x"].norm_error == pytest.approx(1 / 11)
+    assert report["x"].worst_error == pytest.approx(1 / 11)
+
+
+def test_a_claim_within_the_round_off_of_a_flat_f_is_right():
+    (found,) = check_gradients(lambda x: 3.0 + 0 * x.sum(), np.ones(2), np.full(2, 1e-15)).tensors
+    assert found.verdict == "ok"
+    assert (found.norm_error, found.worst_error, found.numeric_error) == (0, 0, 0)
+
+
+def test_a_direction_is_differentiated_once_and_its_scale_is_that_of_the_whole():
+    x, calls = RNG.standard_normal((8, 5)), [0]
+
+    def f(x):
+        calls[0] += 1
+        return (x**2).sum()
+
+    options = {"method": "central", "exhaustive": 10}
+    assert check_gradients(f, x, 2 * x, tolerance=1e-3, directions=1, **options).ok
+    once, calls[0] = calls[0], 0
+    assert check_gradients(f, x, 2 * x, tolerance=1e-3, directions=11, **options).ok
+    assert calls[0] - once == 10 * 4
+    check = gradcheck._Check(
+        lambda v: f(v["x"]), {"x": x}, "central", 1e-3, np.random.default_rng(0), 1, {}, {}, 0
+    )
+    direction = check.direction(x)
+    group = check.group("x", 2 * x, [direction])
+    scale = np.linalg.norm(2 * x) / math.sqrt(40)
+    assert group.doubt == pytest.approx(group.slopes[0].error / max(scale, abs(group.numeric[0])))
 
 
 def test_a_report_names_the_kinks():
