@@ -1266,6 +1266,51 @@ def test_a_report_names_both_methods():
     assert report.method == "complex+richardson"
 
 
+def along(monkeypatch, *script):
+    """What is made of directions, the first two and those drawn later, with these slopes; and how
+    many were drawn and differentiated."""
+    a, known, drawn = RNG.standard_normal((8, 5)), {}, []
+    check = gradcheck._Check(None, {"x": a}, "auto", 1e-9, np.random.default_rng(0), 2, {}, {}, 0)
+    draw, script = check.direction, iter(script)
+
+    def direction(a):
+        drawn.append(draw(a))
+        return drawn[-1]
+
+    def slopes(name, places, start=0.11):
+        found = []
+        for place in places:
+            right = float(np.vdot(place, a))
+            one = derivatives.Derivative(right, 1e-13, grain=1e-16)
+            if id(place) not in known:
+                known[id(place)] = next(script)
+            found.append(
+                {
+                    "right": one,
+                    "wrong": replace(one, value=right + 1),
+                    "kink": replace(one, kind="kink", left=right - 1, right=right + 1),
+                    "other kink": replace(one, kind="kink", left=right + 1, right=right + 2),
+                    "unclear": replace(one, error=1.0),
+                }[known[id(place)]]
+            )
+        return found
+
+    monkeypatch.setattr(check, "direction", direction)
+    monkeypatch.setattr(check, "slopes", slopes)
+    _, group = check.along("x", a)
+    return group.wrong.tolist(), group.unclear.tolist(), len(drawn)
+
+
+def test_directions_that_cannot_be_judged_are_replaced_three_times(monkeypatch):
+    assert along(monkeypatch, "right", "right") == ([False] * 2, [False] * 2, 2)
+    assert along(monkeypatch, "right", "wrong") == ([False, True], [False] * 2, 2)
+    assert along(monkeypatch, "kink", "right") == ([False] * 2, [False] * 2, 2)
+    for bad in ("other kink", "unclear"):
+        assert along(monkeypatch, bad, "right", "right") == ([False] * 2, [False] * 2, 3)
+        assert along(monkeypatch, "right", bad, bad, "wrong") == ([False, True], [False] * 2, 4)
+        assert along(monkeypatch, "right", *[bad] * 4) == ([False] * 2, [False, True], 5)
+
+
 def test_a_slightly_random_f_is_refused():
     draws = iter(np.linspace(1, 1.01, 1000))
     with pytest.raises(ValueError, match="f is") as caught:
