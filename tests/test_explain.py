@@ -100,6 +100,7 @@ def test_right_is_right_within_tolerance_and_uncertainty():
     assert explain(small + 0.5 * at_second, small, uncertainty=[0.6, 0])[0].kind == "elements"
     assert explain(1e9 * small + 0.5 * at_second, 1e9 * small, uncertainty=[0, 0.6]) == []
     assert explain(np.zeros(2), np.zeros(2)) == []
+    assert said(2e-12 * N, 1e-12 * N)[0][0] == "factor"  # all is relative to the largest entry
 
 
 def test_a_gradient_without_a_name():
