@@ -1,10 +1,10 @@
 """The explorer: one HTML file in which a trained model's latent space is walked through.
 
-The file holds the weights of one run or several, and images of the test data. All else is computed
-in the page, by the model's own layers (``assets/network.js``). Weights are stored in as few bits as
-keep every pixel within half of ``AGREEMENT``, measured here against the model; the whole stays under
-``LIMIT``. Where it would not, the page shows fewer images, then leaves out encoders from the last
-run on, and then there is no page: agreement is never given up.
+The file holds the weights of one run or several, and images of the test data. All else is
+computed in the page, by the model's own layers (``assets/network.js``). Weights are stored in as
+few bits as keep every pixel within half of ``AGREEMENT``, measured here against the model; the
+whole stays under ``LIMIT``. Where it would not, the page shows fewer images, then leaves out
+encoders from the last run on, and then there is no page: agreement is never given up.
 
 Shapes by letter: N images, D features, I inputs, O outputs, L latents.
 """
@@ -23,8 +23,7 @@ import numpy as np
 from scratchvae.datasets import Dataset
 from scratchvae.files import write_text
 from scratchvae.layers import Dense, Layer, ReLU, Sequential, Sigmoid, Tanh
-from scratchvae.losses import GaussianNLL
-from scratchvae.models import VAE, DenoisingAutoencoder, Model
+from scratchvae.models import VAE, Model
 from scratchvae.plots import MAX_CLASSES
 from scratchvae.runs import Run, host_codes, open_run
 from scratchvae.web.page import LANGUAGES, page
@@ -32,22 +31,22 @@ from scratchvae.web.page import LANGUAGES, page
 LIMIT = 2_000_000  # bytes of the file
 AGREEMENT = 1e-3  # of a pixel, between the page and the model
 IMAGES = (1000, 500, 250)  # of the test data: as many as fit
-BITS = range(8, 25)  # of a weight: as few as agree
+BITS = range(10, 25)  # of a weight: as few as agree
 _NARROW = 32  # a matrix with fewer rows or columns is kept as it is: it is small, and decides much
 _ACTIVATIONS = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}
-
-Bits = dict[str, int]
 
 
 def write_explorer(
     runs: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     data: str | None = None,
     data_dir: str | None = None,
     language: str | None = None,
 ) -> dict[str, Any]:
-    """Write the explorer of one run directory or several, of the same number of features, to out.
+    """Write the explorer of one run directory or several, of the same number of features.
+
+    ``out`` is its name, by default ``explorer.html`` in the first run's directory.
 
     ``data`` (and ``data_dir``) name other data than the first run's own. ``language`` is the page's
     first one, in place of the browser's. Returns what was written: ``bytes``, the ``images`` in it,
@@ -57,14 +56,14 @@ def write_explorer(
     Raises ValueError where a run is none, runs do not fit together, or their weights do not fit
     into ``LIMIT``; OSError where a file cannot be read or written.
     """
-    out = Path(out)
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out: got {out.name!r}, want the name of an HTML file: FILE.html")
+    if out is not None and Path(out).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out: got {Path(out).name!r}, want the name of an HTML file: FILE.html")
     if language not in (None, *LANGUAGES):
         raise ValueError(f"language: got {language!r}, want one of {', '.join(LANGUAGES)}")
     opened = [open_run(path) for path in runs]
     if not opened:
         raise ValueError("runs: got none, want at least one")
+    target = opened[0].directory / "explorer.html" if out is None else Path(out)
     opened.sort(key=_beta)
     shown = opened[0].dataset(data, data_dir)
     for run in opened[1:]:
@@ -74,11 +73,16 @@ def write_explorer(
                 f"{opened[0].directory} has {opened[0].model.n_features}; explore one at a time"
             )
     with np.errstate(all="ignore"):  # what overflows is refused by _Weights
-        parts = [_Weights(run, shown) for run in opened]
+        codes = [host_codes(run.model, shown.x_test) for run in opened]
+        ranges = _shared(
+            opened, [_ranges(run.model, c) for run, c in zip(opened, codes, strict=True)]
+        )
+        parts = [_Weights(*each, shown) for each in zip(opened, codes, ranges, strict=True)]
     text, n_images, n_encoders = _fit(parts, shown, language)
-    write_text(out, text)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, text)
     return {
-        "page": str(out),
+        "page": str(target),
         "bytes": len(text.encode()),
         "images": n_images,
         "pixel_error": max(part.error for part in parts),
@@ -134,13 +138,13 @@ def _labels(y: np.ndarray | None) -> tuple[list[int] | None, list[str]]:
 class _Weights:
     """The parameters of one run in as few bits as agree with the model, and what the page says."""
 
-    def __init__(self, run: Run, data: Dataset) -> None:
-        self.model, self.run = run.model, run
+    def __init__(self, run: Run, codes: np.ndarray, ranges: np.ndarray, data: Dataset) -> None:
+        self.run, self.model, self.ranges = run, run.model, ranges
         model, x = run.model, data.x_test
         self.figures, self.typical = _figures(model, x)
-        codes = host_codes(model, x)
-        self.ranges = _ranges(model, codes)
-        self.use = model.kl.per_latent(*model.encode(x)) if isinstance(model, VAE) else None
+        self.use = codes.var(axis=0)  # how much an autoencoder uses each latent
+        if isinstance(model, VAE):
+            self.use = model.kl.per_latent(*model.encode(x))
         z = _everywhere(self.ranges, codes, model.dtype)
         want = model.decode(z)
         self.decoder, self.error = _fewest(
@@ -149,26 +153,25 @@ class _Weights:
         x = x[: IMAGES[0]]
         images, distributions = model.reconstruct(x), _heads(model, x)
 
-        def difference() -> float:  # the decoder is exact here, and in the page is not: half of it
-            return max(_worst(model.reconstruct(x) - images), _worst(_heads(model, x) - distributions))
+        def difference() -> float:
+            of_codes = _worst(_heads(model, x) - distributions)
+            return max(_worst(model.reconstruct(x) - images), of_codes / 2)
 
         self.encoder, _ = _fewest(run, _parameters(model, encoder=True), difference)
 
     def to_json(self, x: np.ndarray, *, encoder: bool) -> dict[str, Any]:
         """Return the run for the page; without an encoder the codes of x (N, D) take its place."""
-        model = self.model
+        model: Any = self.model
         config = model.config
-        names = ("hidden", "activation", "likelihood", "sigma", "beta", "output")
-        names += ("corruption", "clip", "fraction")
-        use = codes_variance(model, x) if self.use is None else self.use
+        names = "hidden activation likelihood sigma beta corruption clip fraction".split()
         content = {
             "kind": model.kind,
-            "name": self.run.directory.name or str(self.run.directory.resolve().name),
+            "name": self.run.directory.resolve().name,
             "n_features": model.n_features,
             "n_latent": model.n_latent,
             **{name: config[name] for name in names if name in config},
             "ranges": self.ranges.tolist(),
-            "use": [float(value) for value in use],
+            "use": [float(value) for value in self.use],
             "figures": self.figures,
             "typical": self.typical,
             "decoder": {"layers": _names(model.decoder), **self.decoder},
@@ -178,11 +181,6 @@ class _Weights:
         mu, *logvar = _split_heads(model, x)
         codes = {"mu": mu, **({"logvar": logvar[0]} if logvar else {})}
         return {**content, "codes": pack({k: v.astype("<f4") for k, v in codes.items()})}
-
-
-def codes_variance(model: Model, x: np.ndarray) -> np.ndarray:
-    """Return the variance of each latent's codes over x (N, D), (L,): how much an AE uses it."""
-    return np.asarray(host_codes(model, x).var(axis=0))
 
 
 def _split_heads(model: Model, x: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -195,7 +193,7 @@ def _heads(model: Model, x: np.ndarray) -> np.ndarray:
     return np.concatenate([mu, *(np.exp(v / 2) for v in logvar)], axis=1)
 
 
-def _figures(model: Model, x: np.ndarray) -> tuple[dict[str, float], list[float]]:
+def _figures(model: Any, x: np.ndarray) -> tuple[dict[str, float], list[float]]:
     """Return the loss terms on the test data, and the objective's 5, 50 and 95 % quantiles."""
     rng = np.random.default_rng(0)
     noise = model.draw_noise(rng, x)
@@ -205,7 +203,7 @@ def _figures(model: Model, x: np.ndarray) -> tuple[dict[str, float], list[float]
         output = model.decoder.apply(model.reparameterize.apply(mu, logvar, noise))
         each = model.nll.per_example(output, x) + model.kl.per_example(mu, logvar)
     else:
-        each = model.mse.per_example(model.reconstruct(x), x)  # type: ignore[attr-defined]
+        each = model.mse.per_example(model.reconstruct(x), x)
     return figures, [float(q) for q in np.percentile(each, (5, 50, 95))]
 
 
@@ -218,16 +216,32 @@ def _ranges(model: Model, codes: np.ndarray) -> np.ndarray:
     margin = np.maximum(0.15 * (high - low), 1e-3 * (1 + np.abs(low)))
     low, high = low - margin, high + margin
     if isinstance(model, VAE):
-        low, high = np.minimum(low, -4), np.maximum(high, 4)
+        high = np.maximum(4, np.maximum(-low, high))
+        low = -high
     return np.stack([low, high], axis=1)
 
 
+def _shared(runs: list[Run], ranges: list[np.ndarray]) -> list[np.ndarray]:
+    """Return for each run the ranges of all runs of its kind and its latents: one scale for all."""
+
+    def alike(run: Run) -> tuple[str, int]:
+        return run.model.kind, run.model.n_latent
+
+    shared = []
+    for run in runs:
+        same = np.stack(
+            [r for other, r in zip(runs, ranges, strict=True) if alike(other) == alike(run)]
+        )
+        shared.append(np.stack([same[..., 0].min(axis=0), same[..., 1].max(axis=0)], axis=1))
+    return shared
+
+
 def _everywhere(ranges: np.ndarray, codes: np.ndarray, dtype: Any) -> np.ndarray:
-    """Return the codes and 2,000 points spread over the ranges, their corners included."""
+    """Return codes and 1,000 points spread over the ranges, their corners included."""
     rng = np.random.default_rng(0)
-    unit = np.concatenate([rng.random((1900, len(ranges))), rng.integers(0, 2, (100, len(ranges)))])
+    unit = np.concatenate([rng.random((900, len(ranges))), rng.integers(0, 2, (100, len(ranges)))])
     spread = ranges[:, 0] + unit * (ranges[:, 1] - ranges[:, 0])
-    return np.concatenate([codes[:2000], spread]).astype(dtype)
+    return np.concatenate([codes[:1000], spread]).astype(dtype)
 
 
 def _worst(difference: np.ndarray) -> float:
@@ -272,11 +286,11 @@ def _fewest(
 
 
 def quantise(values: np.ndarray, bits: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what is stored of the parameters W (I, O) or b (O,), and the values that it stands for.
+    """Return what is stored of parameters W (I, O) or b (O,), and the values that it stands for.
 
     W_ij is stored as a whole number k_ij of ``bits`` bits and a scale of its column: W_ij = k_ij
     s_j, whose rounding error is at most s_j / 2. k + 2^(8 p - 1) is written as p planes of bytes,
-    the highest first: those are alike, and are compressed. Vectors and narrow matrices stay float32.
+    the highest first: its bytes are alike, and compress. Vectors and narrow matrices stay float32.
     """
     if values.ndim == 1 or min(values.shape) < _NARROW:
         kept = values.astype("<f4")

@@ -15,7 +15,7 @@ const explorer = (() => {
     strokes: [], own: null, noisy: null,    // the drawing: as strokes, as pixels, corrupted
     all: false,
   };
-  let images = [], models = [], codes = [], order = [], thumbs = [], medians = [];
+  let images = [], models = [], codes = [], order = [], thumbs = [];
 
   // ------------------------------------------------------------------------------- the start
 
@@ -60,11 +60,6 @@ const explorer = (() => {
     state.eps = new Float64Array(run.n_latent);
     state.draws = [];
     [state.a, state.b] = [state.a && before === model ? state.a : codes[thumbs[0]].mu.slice(), codes[thumbs.at(-1)].mu.slice()];
-    medians = data.classes.map((_, rank) => {
-      const members = codes.filter((_, i) => data.labels[i] === rank).map((code, i) => across(code.mu, i));
-      const middle = (k) => members.map((p) => p[k]).sort((p, q) => p - q)[members.length >> 1];
-      return members.length ? [middle(0), middle(1)] : null;
-    });
     scene.stale = true;
   }
 
@@ -72,10 +67,11 @@ const explorer = (() => {
 
   const scene = { stale: true, size: 0, still: document.createElement("canvas") };
 
-  /** Where a vector lies in the two shown latents. One latent alone is spread over a strip by row `i`. */
-  function across(z, i = 0) {
+  /** Where a vector lies in the two shown latents. A latent alone is a line; image `i` is scattered about it. */
+  function across(z, i = null) {
     const [p, q] = state.axes;
-    return [z[p], q === null ? ((i * 0.618034) % 1 - 0.5) * 1.6 : z[q]];
+    if (q !== null) return [z[p], z[q]];
+    return [z[p], i === null ? 0 : ((i * 0.618034) % 1 - 0.5) * 1.6];
   }
 
   /** The part of the plane that is shown: [low, high] across and up. A VAE's has one scale for both. */
@@ -122,13 +118,15 @@ const explorer = (() => {
     pen.beginPath();
     pen.moveTo(ox, 0); pen.lineTo(ox, n); pen.moveTo(0, oy); pen.lineTo(n, oy);
     pen.stroke();
-    if (state.model.vae && state.axes[1] !== null) {
+    if (state.model.vae) {
       for (const radius of [1, 2, 3]) {
         const rx = toScreen([radius, 0])[0] - ox;
-        pen.strokeStyle = ink;
-        pen.globalAlpha = 0.55;
-        pen.setLineDash([2, 4]);
-        pen.beginPath(); pen.arc(ox, oy, rx, 0, 2 * Math.PI); pen.stroke();
+        Object.assign(pen, { strokeStyle: ink, lineWidth: 1, globalAlpha: 0.6 });
+        pen.setLineDash([3, 4]);
+        pen.beginPath();
+        if (state.axes[1] !== null) pen.arc(ox, oy, rx, 0, 2 * Math.PI);
+        else for (const x of [ox - rx, ox + rx]) { pen.moveTo(x, 0); pen.lineTo(x, n); }
+        pen.stroke();
         pen.setLineDash([]);
         pen.globalAlpha = 1;
         label(pen, `${radius}σ`, ox + rx * Math.SQRT1_2 + 4, oy - rx * Math.SQRT1_2 - 4, ink);
@@ -168,9 +166,7 @@ const explorer = (() => {
     });
     pen.globalAlpha = 1;
     pen.textAlign = "center"; pen.textBaseline = "middle";
-    if (!named) medians.forEach((place, rank) => {
-      if (!place) return;
-      const [x, y] = toScreen(place);
+    if (!named) marks().forEach(({ x, y, rank }) => {
       pen.beginPath(); pen.arc(x, y, 10, 0, 2 * Math.PI);
       pen.fillStyle = colour("panel"); pen.fill();
       pen.strokeStyle = fills[rank]; pen.lineWidth = 2; pen.stroke();
@@ -178,6 +174,28 @@ const explorer = (() => {
       pen.fillText(data.classes[rank], x, y + 0.5);
     });
     pen.textAlign = "start"; pen.textBaseline = "alphabetic";
+  }
+
+  /** The classes' names at the medians of their codes, pushed apart until none covers another. */
+  function marks() {
+    const found = data.classes.flatMap((_, rank) => {
+      const members = codes.map((code, i) => across(code.mu, i)).filter((_, i) => data.labels[i] === rank);
+      const middle = (k) => members.map((place) => place[k]).sort((p, q) => p - q)[members.length >> 1];
+      if (!members.length) return [];
+      const [x, y] = toScreen([middle(0), middle(1)]);
+      return [{ x, y, rank }];
+    });
+    for (let round = 0; round < 100; round++) {
+      for (const p of found) {
+        for (const q of found) {
+          const far = Math.hypot(q.x - p.x, q.y - p.y);
+          if (p.rank >= q.rank || far >= 25) continue;
+          const [dx, dy] = far > 0 ? [(q.x - p.x) / far, (q.y - p.y) / far] : [1, 0], push = (25 - far) / 2;
+          p.x -= dx * push; p.y -= dy * push; q.x += dx * push; q.y += dy * push;
+        }
+      }
+    }
+    return found;
   }
 
   /** The decoder's image of every part of the plane, in ink on the page's own paper. */
@@ -215,11 +233,12 @@ const explorer = (() => {
       for (const [place, letter] of [[a, "A"], [b, "B"]]) handle(pen, place, letter);
     }
     const q = shownPosterior();
-    if (q && state.axes[1] !== null) {
+    if (q) {
       for (const radius of [1, 2]) ellipse(pen, toScreen, q, radius, colour("vermillion"));
       if (state.tool === "posterior") dots(pen, state.draws.map((eps) => toScreen(across(network.reparameterize(q.mu, q.logvar, eps)))));
     }
-    cross(pen, toScreen(across(state.z)));
+    const here = toScreen(across(state.z));
+    if (state.tool === "walk" || state.tool === "own") cross(pen, here); else dot(pen, here);
   }
 
   /** The posterior that belongs to what is shown, or nothing. */
@@ -248,11 +267,17 @@ const explorer = (() => {
     }
   }
 
+  function dot(pen, [x, y]) {
+    pen.beginPath(); pen.arc(x, y, 5, 0, 2 * Math.PI);
+    pen.fillStyle = colour("vermillion"); pen.fill();
+    pen.strokeStyle = colour("panel"); pen.lineWidth = 2; pen.stroke();
+  }
+
   function ellipse(pen, place, { mu, logvar }, radius, ink) {
     const sigma = (axis) => Math.exp(logvar[axis] / 2), [p, q] = state.axes;
     const centre = across(mu), [x, y] = place(centre);
     const [ex] = place([centre[0] + radius * sigma(p), centre[1]]);
-    const [, ey] = q === null ? [0, y] : place([centre[0], centre[1] + radius * sigma(q)]);
+    const ey = q === null ? y + 6 * radius : place([centre[0], centre[1] + radius * sigma(q)])[1];
     pen.strokeStyle = ink; pen.lineWidth = 2;
     pen.beginPath(); pen.ellipse(x, y, Math.abs(ex - x), Math.abs(ey - y), 0, 0, 2 * Math.PI); pen.stroke();
   }
@@ -452,14 +477,14 @@ const explorer = (() => {
     const flat = { mu: q.mu.map(() => 0), logvar: q.mu.map(() => 0) };
     for (const radius of [1, 2, 3]) ellipse(left.pen, (v) => at(r === null ? [v[0], 0] : v), flat, radius, colour("line"));
     dots(left.pen, state.draws.map((eps) => at(shown(eps))));
-    cross(left.pen, at(shown(state.eps)));
+    dot(left.pen, at(shown(state.eps)));
     const half = HALF * Math.max(sigma[p], r === null ? 0 : sigma[r]);
     const right = square($("z-square"), half), to = right.place(shown(q.mu));
     for (const radius of [1, 2, 3]) {
       ellipse(right.pen, (v) => to(r === null ? [v[0], 0] : v), q, radius, colour(radius < 3 ? "vermillion" : "line"));
     }
     dots(right.pen, state.draws.map((eps) => to(shown(network.reparameterize(q.mu, q.logvar, eps)))));
-    cross(right.pen, to(shown(state.z)));
+    dot(right.pen, to(shown(state.z)));
     const part = (kind, value) => {
       const element = document.createElement("span");
       element.className = kind;
@@ -618,7 +643,7 @@ const explorer = (() => {
     $("run-name").textContent = betas ? text("run_beta", { beta: run.beta }) : `${text(`kind_${run.kind}`)}: ${run.name}`;
     $("run").setAttribute("aria-valuetext", $("run-name").textContent);
     const rounded = (value) => number(value, vae ? 1 : 4);
-    $("run-figures").textContent = text(vae ? "run_vae" : "run_mse",
+    $("run-figures").textContent = text(`run_${run.kind}`,
       Object.fromEntries(Object.entries(run.figures).map(([key, value]) => [key, rounded(value)])));
     $("run-text").textContent = betas ? text("run_text") : "";
     $("names-label").hidden = !data.labels;
@@ -675,7 +700,8 @@ const explorer = (() => {
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!canvas.hasPointerCapture(event.pointerId)) return;
-      for (const each of event.getCoalescedEvents?.() || [event]) listener(place(each), false);
+      const between = event.getCoalescedEvents?.() ?? [];  // Safari has none, and a made-up event is one
+      for (const each of between.length ? between : [event]) listener(place(each), false);
     });
   }
 
@@ -754,7 +780,8 @@ const explorer = (() => {
         const axis = Number(event.target.value), other = state.axes[1 - k];
         if (axis === other) state.axes[1 - k] = state.axes[k];
         state.axes[k] = axis;
-        remember();
+        scene.stale = true;
+        words();
       });
     }
     $("all-latents").addEventListener("click", () => { state.all = true; makeSliders(); redraw(); });
@@ -798,12 +825,6 @@ const explorer = (() => {
       state.noisy = network.corrupt(state.model.run, state.own, own.noise);
       afterOwn();
     });
-  }
-
-  /** The axes have changed: all that is drawn on them is drawn again. */
-  function remember() {
-    medians = [];
-    take(models.indexOf(state.model)).then(words);
   }
 
   const ready = start().catch((error) => {
