@@ -64,7 +64,6 @@ def write_explorer(
     if not opened:
         raise ValueError("runs: got none, want at least one")
     target = opened[0].directory / "explorer.html" if out is None else Path(out)
-    opened.sort(key=_beta)
     shown = opened[0].dataset(data, data_dir)
     for run in opened[1:]:
         if run.model.n_features != opened[0].model.n_features:
@@ -72,6 +71,7 @@ def write_explorer(
                 f"{run.directory}: its model has {run.model.n_features} features, that of "
                 f"{opened[0].directory} has {opened[0].model.n_features}; explore one at a time"
             )
+    opened.sort(key=_beta)
     with np.errstate(all="ignore"):  # what overflows is refused by _Weights
         codes = [host_codes(run.model, shown.x_test) for run in opened]
         ranges = _shared(
@@ -162,14 +162,10 @@ class _Weights:
     def to_json(self, x: np.ndarray, *, encoder: bool) -> dict[str, Any]:
         """Return the run for the page; without an encoder the codes of x (N, D) take its place."""
         model: Any = self.model
-        config = model.config
-        names = "hidden activation likelihood sigma beta corruption clip fraction".split()
         content = {
+            **model.config,
             "kind": model.kind,
             "name": self.run.directory.resolve().name,
-            "n_features": model.n_features,
-            "n_latent": model.n_latent,
-            **{name: config[name] for name in names if name in config},
             "ranges": self.ranges.tolist(),
             "use": [float(value) for value in self.use],
             "figures": self.figures,
@@ -295,8 +291,10 @@ def quantise(values: np.ndarray, bits: int) -> tuple[dict[str, np.ndarray], np.n
     if values.ndim == 1 or min(values.shape) < _NARROW:
         kept = values.astype("<f4")
         return {"": kept}, kept.astype(values.dtype)
-    scale = (np.abs(values).max(axis=0) / (2 ** (bits - 1) - 1)).astype("<f4")
-    whole = np.rint(values / np.where(scale > 0, scale, 1)).astype(np.int64)
+    most = 2 ** (bits - 1) - 1
+    scale = (np.abs(values).max(axis=0) / most).astype("<f4")
+    exact = values / np.where(scale > 0, scale, 1).astype(np.float64)
+    whole = np.clip(np.rint(exact), -most, most).astype(np.int64)
     n_planes = -(-bits // 8)
     shifted = whole + 2 ** (8 * n_planes - 1)
     planes = [(shifted >> 8 * (n_planes - 1 - i) & 255).astype(np.uint8) for i in range(n_planes)]
@@ -312,7 +310,7 @@ def pack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         table[name] = {"kind": kind, "shape": list(values.shape), "start": start}
         blocks.append(values.tobytes())
         start += values.nbytes
-    packer = zlib.compressobj(9, wbits=-15)  # without a header: the page says "deflate-raw"
+    packer = zlib.compressobj(7, wbits=-15)  # without a header: the page says "deflate-raw"
     block = packer.compress(b"".join(blocks)) + packer.flush()
     return {"arrays": table, "block": base64.b64encode(block).decode()}
 
