@@ -170,7 +170,7 @@ def test_every_word_is_there_and_used() -> None:
     used |= {"title", "kind_ae", "kind_dae", "kind_vae", "run_ae", "run_dae", "run_vae"}
     used |= {"term_reconstruction", "term_kl", "term_neg_elbo", "term_mse"}
     assert words <= used
-    assert {key for key in re.findall(r'\btext\("(\w+)"', script)} <= words
+    assert set(re.findall(r'\btext\("(\w+)"', script)) <= words
 
 
 # --- the command ---

@@ -335,13 +335,14 @@ const explorer = (() => {
     if (state.tool === "posterior") drawTrick();
     drawSliders();
     clearTimeout(saying);  // what is read aloud waits until the hand rests
-    saying = setTimeout(() => {
-      const words = nearest();
-      $("nearest").textContent = words;
-      const picture = text("picture", { z: position().join(", "), nearest: words });
-      $("picture").setAttribute("aria-label", picture);
-      $("live").textContent = picture;
-    }, 250);
+    saying = setTimeout(say, 250);
+  }
+
+  function say() {
+    const near = nearest(), picture = text("picture", { z: position().join(", "), nearest: near });
+    $("nearest").textContent = near;
+    $("picture").setAttribute("aria-label", picture);
+    $("live").textContent = picture;
   }
 
   function goTo(z) {
@@ -505,8 +506,14 @@ const explorer = (() => {
   const own = { width: 280, noise: network.uniform(1), eps: null };  // the pad's units; its noise
 
   function drawOwn() {
-    const canvas = $("pad"), n = canvas.clientWidth, input = state.noisy || state.own;
-    if (!n) return;
+    if (shape && state.model.encode) drawPad();
+    show($("input"), state.noisy || state.own || new Float64Array(state.model.run.n_features));
+    for (const id of ["noise", "clear"]) $(id).disabled = !state.own;
+    measure();
+  }
+
+  function drawPad() {
+    const canvas = $("pad"), n = canvas.clientWidth;
     const pen = base.context(canvas, n, n);
     canvas.style.width = canvas.style.height = "";
     pen.strokeStyle = pen.fillStyle = colour("ink");
@@ -518,9 +525,6 @@ const explorer = (() => {
       if (stroke.length === 1) pen.arc(stroke[0][0] / own.width * n, stroke[0][1] / own.width * n, 0.1, 0, 2 * Math.PI);
       pen.stroke();
     }
-    show($("input"), input || new Float64Array(state.model.run.n_features));
-    for (const id of ["noise", "clear"]) $(id).disabled = !state.own;
-    measure();
   }
 
   function useImage(i) {
@@ -548,10 +552,11 @@ const explorer = (() => {
     clearTimeout(measuring);
     const list = $("terms");
     if (!state.own || !state.model.encode) { list.replaceChildren(); return; }
+    list.setAttribute("aria-busy", "true");
     measuring = setTimeout(() => {
       list.replaceChildren();
-      const entries = Object.entries(ownTerms());
-      for (const [key, value] of entries) {
+      list.setAttribute("aria-busy", "false");
+      for (const [key, value] of Object.entries(ownTerms())) {
         const [term, figure] = [document.createElement("dt"), document.createElement("dd")];
         term.textContent = text(`term_${key}`);
         figure.textContent = key === "mse" ? number(value, 4) : text("nats", { value: number(value, 1) });
@@ -615,7 +620,7 @@ const explorer = (() => {
   }
 
   function drawSliders() {
-    const q = shownPosterior();
+    const q = shownPosterior() || (state.model.vae ? codes[state.picked] : null);
     for (const row of $("sliders").children) {
       const input = row.querySelector("input"), axis = Number(input.dataset.axis), mine = row.querySelector(".own");
       input.value = state.z[axis];
@@ -680,6 +685,7 @@ const explorer = (() => {
     scene.stale = true;
     choose(state.tool);
     render();
+    say();
   }
 
   const title = (i) => data.labels
