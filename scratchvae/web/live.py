@@ -32,7 +32,7 @@ from scratchvae.train import DivergedError, Training
 from scratchvae.web import page
 from scratchvae.web.png import png
 
-SHOWN, SAMPLES, CODES, BARS, POINTS = 10, 20, 600, 100, 1000
+SHOWN, SAMPLES, CODES, BARS, POINTS = 10, 30, 600, 100, 1000
 SIDE = 9  # of the decoded plane, in images
 COLUMNS, PIXELS, LEVELS = 10, 32, 16
 MOST = 2_500_000  # characters that all frames together may take
@@ -73,10 +73,11 @@ class Live:
             "binarize": training.binarize,
             "data": data.name,
         }
-        self.shown = data.x_test[runs.one_of_each(data.y_test, len(data.x_test))[:SHOWN]]
-        self.given = self.shown
+        self.given = data.x_test[runs.one_of_each(data.y_test, len(data.x_test))[:SHOWN]]
+        self.inputs = [self._sheet(self.given)]
         if isinstance(model, DenoisingAutoencoder):
-            self.given = evaluate.corrupted(model, self.shown)
+            self.given = evaluate.corrupted(model, self.given)
+            self.inputs.append(self._sheet(self.given))
         self.noise = np.random.default_rng(0).standard_normal((SAMPLES, model.n_latent))
         self.ranks, self.classes = _classes(data.y_test, min(CODES, len(data.x_test)))
         self.points: Floats | None = None  # of the last frame
@@ -127,9 +128,6 @@ class Live:
         columns, length = self.training.history.columns, len(self.training.history)
         rows = np.unique(np.linspace(0, length - 1, min(length, POINTS)).astype(int)).tolist()
         height, width = _tile_shape(self.model.n_features, self.data.image_shape)
-        inputs = [self.shown]
-        if self.given is not self.shown:
-            inputs.append(self.given)
         return {
             "run": self.run,
             "state": state,
@@ -138,8 +136,8 @@ class Live:
             "written": round(time.time() * 1000),
             "seconds": self.seconds,
             "tile": [height, width],
-            "counts": {"shown": len(self.shown), "samples": SAMPLES, "side": SIDE},
-            "inputs": [self._sheet(images) for images in inputs],
+            "counts": {"shown": len(self.given), "samples": SAMPLES, "side": SIDE},
+            "inputs": self.inputs,
             "ranks": self.ranks,
             "classes": self.classes,
             "rows": [row + 1 for row in rows],
@@ -181,6 +179,7 @@ class Live:
             kept = [frame for frame in self.frames[:-1] if frame["epoch"] % self.stride == 0]
             self.frames = [*kept, self.frames[-1]]
 
+    @np.errstate(all="ignore")  # what overflows is not the page's to report
     def _frame(self) -> Frame:
         """Return what the model makes of the test images and of the noise as it stands."""
         model, x = self.model, self.data.x_test[:CODES]
@@ -193,7 +192,8 @@ class Live:
             codes = _bounded(runs.host_codes(model, x))
             spread = codes.var(axis=0)
             z = _like(codes, self.noise)
-        images = [evaluate.reconstruct(model, self.given), self._decoded(z)]
+        given = _bounded(runs.host_codes(model, self.given))
+        images = [self._decoded(given), self._decoded(z)]
         plane = None
         if model.n_latent == 2:
             corners = runs.plane_corners(model, codes)

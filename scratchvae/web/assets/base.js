@@ -138,9 +138,9 @@ const base = (() => {
   function ticks(low, high, count) {
     const rough = (high - low) / count || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.7);
     const values = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step || 0);  // no -0
     return { values, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
   }
 

@@ -138,25 +138,48 @@
 
   const classColour = (rank) => classes.length ? base.colour(`class-${rank % 10}`) : base.colour("blue");
 
-  /** Write each class at the median of its points: legible without colour. */
+  /** Write each class at the median of its points, or beside it: legible without colour. */
   function drawMarks(drawing, at, x, y) {
+    const middle = (rank, axis) => {
+      const own = ranks.flatMap((other, i) => other === rank ? [at[2 * i + axis]] : []);
+      return own.sort((a, b) => a - b)[own.length >> 1];
+    };
+    const marks = classes.map((name, rank) => ({ name, rank, left: x(middle(rank, 0)), top: y(middle(rank, 1)) }))
+      .filter((mark) => Number.isFinite(mark.left));
+    apart(marks, 22);
     drawing.textAlign = "center";
     drawing.textBaseline = "middle";
-    classes.forEach((name, rank) => {
-      const own = ranks.flatMap((other, i) => other === rank ? [i] : []);
-      if (!own.length) return;
-      const [left, top] = [0, 1].map((axis) => own.map((i) => at[2 * i + axis]).sort((a, b) => a - b)[own.length >> 1]);
+    drawing.lineWidth = 2;
+    for (const { name, rank, left, top } of marks) {
       drawing.beginPath();
-      drawing.arc(x(left), y(top), 10, 0, 2 * Math.PI);
+      drawing.arc(left, top, 10, 0, 2 * Math.PI);
       drawing.fillStyle = base.colour("panel");
       drawing.fill();
-      drawing.lineWidth = 2;
       drawing.strokeStyle = classColour(rank);
       drawing.stroke();
       drawing.fillStyle = base.colour("ink");
-      drawing.fillText(name, x(left), y(top) + 1);
-    });
+      drawing.fillText(name, left, top + 1);
+    }
     drawing.lineWidth = 1;
+  }
+
+  /** Push marks that are closer than `distance` apart. */
+  function apart(marks, distance) {
+    for (let round = 0; round < 50; round++) {
+      marks.forEach((one, i) => {
+        for (const other of marks.slice(i + 1)) {
+          const across = other.left - one.left, down = other.top - one.top;
+          const length = Math.hypot(across, down);
+          if (length >= distance) continue;
+          const [toRight, downwards] = length ? [across / length, down / length] : [Math.cos(i), Math.sin(i)];
+          const push = (distance - length) / 2;
+          one.left -= push * toRight;
+          one.top -= push * downwards;
+          other.left += push * toRight;
+          other.top += push * downwards;
+        }
+      });
+    }
   }
 
   function drawInside(frame, sheet, epoch) {
@@ -212,15 +235,17 @@
     }
     order.forEach((name, i) => {
       const [heading, values, chart] = holder.children[i].children;
+      const unit = document.createElement("span");
+      unit.className = "quiet";
+      unit.textContent = base.text(name === "mse" ? "a_pixel" : "nats");
       const decimals = name === "mse" ? 4 : 1;
       const title = base.text(name);
       const series = [
         { name: base.text("train"), colour: base.colour("blue"), values: terms[name] },
         { name: base.text("validation"), colour: base.colour("vermillion"), dash: "6 4", values: terms[`val_${name}`] },
       ].filter((line) => line.values);
-      heading.textContent = title;
+      heading.replaceChildren(title, " ", unit);
       values.replaceChildren(...series.map((line) => legend(line, epoch, decimals)));
-      values.append(base.text(name === "mse" ? "a_pixel" : "nats"));
       base.lineChart(chart, { title, xs: rows, xlabel: base.text("epoch"), series, now: rows.includes(epoch) ? epoch : undefined, decimals });
     });
   }
