@@ -168,12 +168,12 @@ def test_the_page_reloads_itself_while_the_training_goes_on(browser, tmp_path):
     assert browser.run(f"return {EPOCH}") == "エポック 2 / 5"
     page.training.epoch = 5
     page(page.training)
-    browser.wait(f"{STATE}.startsWith('5 エポック中 5 エポックまで')")
+    browser.wait(f"{STATE}.startsWith('5エポック中5エポックまで')")
     assert browser.run(f"return {EPOCH}") == "エポック 2 / 5"
     assert browser.run("return document.activeElement.id") == "slider"
 
     page._write("finished")
-    browser.wait(f"{STATE} === '学習が終わりました（5 エポック）。'")
+    browser.wait(f"{STATE} === '学習が終わりました（5エポック）。'")
     browser.run("window.still = true")
     time.sleep(1.5)  # it would have reloaded after one second
     assert browser.run("return window.still") is True

@@ -35,7 +35,7 @@ from scratchvae.web.png import png
 SHOWN, SAMPLES, CODES, BARS, POINTS = 10, 30, 600, 100, 1000
 SIDE = 9  # of the decoded plane, in images
 COLUMNS, PIXELS, LEVELS = 10, 32, 16
-MOST = 2_500_000  # characters that all frames together may take
+MOST = 2_800_000  # characters that all frames together may take
 _MOST_READ = 8_000_000
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")

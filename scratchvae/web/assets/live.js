@@ -78,9 +78,12 @@
     });
   }
 
+  /** The side of a square drawing as wide as its place; a window may have no width yet. */
+  const sideOf = (canvas) => Math.max(canvas.parentElement.clientWidth, 160);
+
   function drawCodes(frame, at, epoch) {
     const canvas = element("codes");
-    const side = canvas.parentElement.clientWidth, inner = side - 8;
+    const side = sideOf(canvas), inner = side - 8;
     const drawing = base.context(canvas, side, side);
     const x = (value) => 4 + inner * ((value - span.middle[0]) / span.half[0] + 1) / 2;
     const y = (value) => 4 + inner * (1 - (value - span.middle[1]) / span.half[1]) / 2;
@@ -204,7 +207,7 @@
 
   function drawBars(values, label) {
     const canvas = element("bars");
-    const side = canvas.parentElement.clientWidth, left = 44, bottom = side - 8;
+    const side = sideOf(canvas), left = 44, bottom = side - 8;
     const drawing = base.context(canvas, side, side);
     const most = Math.max(...frames.map((frame) => frame.spread[0])) || 1;
     const y = (value) => bottom - (bottom - 8) * value / most;
@@ -267,9 +270,10 @@
     element("state").textContent = base.text(state === "training" && !reading ? "silent" : state, { epoch, epochs, time });
     const widths = [run.n_features, ...run.hidden, run.n_latent, ...[...run.hidden].reverse(), run.n_features].join("–");
     element("about").textContent = base.text("about", { model: base.text(run.model), widths, data: run.data });
-    const all = epoch + 1;
+    const kept = frames.filter((frame) => frame.epoch > 0).length;
     element("kept").textContent = !frames.length ? base.text("none")
-      : base.text(frames.length < all ? "kept_some" : "kept", { kept: frames.length, all });
+      : base.text(kept < epoch ? "kept_some" : "kept", { kept, all: epoch });
+    element("kept").hidden = frames.length > 0 && epoch === 0;
     element("samples-title").textContent = base.text("samples");
     element("samples-about").textContent = base.text(run.model === "vae" ? "samples_prior" : "samples_fitted", { n: counts.samples });
   }
