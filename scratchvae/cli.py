@@ -101,6 +101,7 @@ def _train(
     schedule = [PRESETS[notes["preset"]].schedule] if notes.get("preset") in PRESETS else []
 
     resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
+    resume += " --live" if "live" in given else ""
     if training.epoch == notes["epochs"] and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
         print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)

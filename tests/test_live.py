@@ -306,6 +306,8 @@ def test_the_command_keeps_a_page_and_says_where(train):
     _, err = train(*SMALL, "--epochs", "2")
     assert f"watch it in a browser: {path}\n" in err
     assert epochs_of(path) == [0, 1, 2]
+    _, err = train("--resume", "run")
+    assert "more with: scratchvae train vae --resume run --live --epochs 22\n" in err
     out, err = train("--resume", "run", "--epochs", "3", "--quiet", "--json")
     assert json.loads(out)["live"] == str(path)
     assert err == ""
