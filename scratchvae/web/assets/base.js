@@ -30,7 +30,7 @@ const base = (() => {
   }
 
   const choices = {
-    language: [fromAddress("language"), recall("language"), navigator.language.slice(0, 2)]
+    language: [fromAddress("language"), recall("language"), data.language, navigator.language.slice(0, 2)]
       .find((name) => name === "en" || name === "ja") || "en",
     theme: [fromAddress("theme"), recall("theme")].find((name) => name === "light" || name === "dark"),
   };
