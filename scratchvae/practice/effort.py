@@ -28,9 +28,9 @@ import numpy as np
 CURVED = frozenset(
     re.findall(
         r"\w+",
-        """exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 sqrt cbrt isqrt power float_power
-        pow reciprocal sin cos tan sinh cosh tanh asin acos atan atan2 arcsin arccos arctan arctan2
-        asinh acosh atanh arcsinh arccosh arctanh erf erfc gamma lgamma hypot""",
+        """exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 sqrt cbrt isqrt power
+        float_power pow reciprocal sin cos tan sinh cosh tanh asin acos atan atan2 arcsin arccos
+        arctan arctan2 asinh acosh atanh arcsinh arccosh arctanh erf erfc gamma lgamma hypot""",
     )
 )
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
