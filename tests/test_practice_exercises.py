@@ -732,7 +732,7 @@ def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
                 terminal.expect(verdict("failed", ex), timeout=60)
                 objects = say("oracle", oracle=say(mutant.objects), verdict=say("objects"))
                 terminal.expect(re.escape(objects))
-                if language == "en":  # the Japanese sentences are held against the numbers below
+                if language == "en":  # the Japanese sentences have tests of their own
                     terminal.expect("(?s)" + mutant.says.replace(" ", r"\s+"))
             path.write_text(ex.text(language, ex.solution), encoding="utf-8")
             terminal.expect(verdict("passed", ex), timeout=60)
