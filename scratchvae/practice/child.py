@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,37 @@ def limit(memory: int, seconds: float) -> None:
             resource.setrlimit(which, (value, resource.getrlimit(which)[1]))
 
 
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+#: Python's audit events (PEP 578) whose paths are changed, and those that start a process.
+CHANGES = frozenset(
+    f"os.{name}"
+    for name in ("remove", "rename", "mkdir", "rmdir", "truncate", "link", "symlink", "chmod")
+) | {"shutil.rmtree"}
+STARTS = frozenset(
+    f"os.{name}" for name in ("fork", "forkpty", "posix_spawn", "spawn", "exec", "system")
+) | {"subprocess.Popen"}
+
+
+def keep_inside(folder: Path) -> None:
+    """From now on, refuse to change files outside `folder` and to start processes.
+
+    A process that begins a session of its own would not be killed with this one.
+    """
+    inside, void = folder.resolve(), Path(os.devnull).resolve()
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in STARTS:
+            raise PermissionError(f"{event}: no other process may be started here")
+        if event in CHANGES or (event == "open" and arguments[2] & WRITING):
+            for name in arguments[:1] if event == "open" else arguments:
+                if isinstance(name, str | bytes | os.PathLike):
+                    path = Path(os.fsdecode(name)).resolve()
+                    if path != void and not path.is_relative_to(inside):
+                        raise PermissionError(f"{path}: outside the folder of this process")
+
+    sys.addaudithook(look)
+
+
 def main(folder: Path) -> None:
     """Do the jobs in `folder`."""
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -343,6 +375,7 @@ def main(folder: Path) -> None:
     if any(one["allowed"] for one in job["jobs"]):
         sys.meta_path.insert(0, Blocker())
     limit(job["memory"], job["seconds"])
+    keep_inside(folder)
     with (folder / "late.txt").open("w") as late:
         faulthandler.dump_traceback_later(job["seconds"], exit=True, file=late)
         arrays: dict[str, Any] = {}
