@@ -15,8 +15,8 @@ import re
 
 LANGUAGES = ("en", "ja")
 
-JAPANESE = r"\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff々〆"
-WIDE = JAPANESE + r"\u3000-\u303f\uff00-\uff60"
+JAPANESE = r"\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff々〆"
+WIDE = JAPANESE + r"\u3000-\u303f\u30fb\uff00-\uff60"
 
 _japanese = re.compile(f"[{JAPANESE}]")
 _marker = re.compile(r"(?:\| |- |\d+\. |#\. )")
