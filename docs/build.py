@@ -52,7 +52,17 @@ def main() -> None:
     (HTML / "explorer.html").write_text("<!doctype html><title>x</title>")
     for language in LANGUAGES:
         doctrees, out = str(BUILD / "doctrees" / language), str(HTML / language)
-        options = ("-W", "--keep-going", "-q", "-D", f"language={language}", "-d", doctrees)
+        options = (
+            "-a",
+            "-E",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-D",
+            f"language={language}",
+            "-d",
+            doctrees,
+        )
         run("sphinx", *options, str(DOCS), out)
     (HTML / "index.html").write_text(START, encoding="utf-8")
     problems = links.problems(HTML)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-import lesson_pages  # noqa: E402
+import lesson_pages
 
 project = "scratchvae"
 copyright = "the scratchvae developers; digits: Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0"
@@ -63,8 +63,9 @@ html_show_sourcelink = False
 html_show_search_summary = False  # it would be fetched, which a page opened from the disk may not
 html_math_renderer = "mathml"
 html_sidebars = {"index": [], "practice": [], "explorer": [], "glossary": []}
+html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "navbar_end": ["language", "theme-switcher"],
+    "navbar_end": ["theme-switcher"],
     "navbar_persistent": ["search-button", "language"],
     "footer_start": ["copyright"],
     "footer_end": [],

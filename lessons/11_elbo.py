@@ -259,7 +259,7 @@ assert right.max() < truth < wrong.max() - 0.1
 # :math:`E_q[\log w]`. To average K weights *before* the logarithm gives the importance-weighted
 # bound (Burda, Grosse, Salakhutdinov 2016):
 #
-# .. math:: L_K = E\left[\log \frac1K \sum_{k=1}^K w_k\right], \qquad L_1 = ELBO
+# .. math:: L_K = E\biggl[\log \frac1K \sum_{k=1}^K w_k\biggr], \qquad L_1 = ELBO
 #
 # By Jensen's inequality it is at most log p(x), and it does not fall as K grows, since an average
 # of K + 1 weights is the average of its K + 1 averages of K. For large K the gap is about

@@ -3,8 +3,8 @@
 The lessons, and the pages written for the site, hold both languages one after another. The rule:
 
 - an indented paragraph and a directive belong to both (formulas, tables, code);
-- a heading (but for its number), a list item, an entry of a line block, or else a whole paragraph belongs to Japanese if
-  it holds a kana or a kanji, and to English otherwise;
+- a heading (but for its number), a list item, an entry of a line block, or else a whole paragraph
+  belongs to Japanese if it holds a kana or a kanji, and to English otherwise;
 - unless it is ``English / 日本語``: then each language has its own side. The separator is the last
   `` / `` before the first kana or kanji.
 """

@@ -28,6 +28,7 @@ class ExamGlossary(SphinxDirective):
     """A section for each group, an entry for each term."""
 
     def run(self) -> list[nodes.Node]:
+        """Return the sections of the page."""
         self.env.note_dependency(str(FILE))
         here = self.config.language
         other = next(name for name in LANGUAGES if name != here)

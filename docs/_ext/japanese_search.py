@@ -1,8 +1,8 @@
 """Search in Japanese, which has no spaces: index and query are cut into the same pairs of letters.
 
-Sphinx's own splitter guesses words when it writes the index and leaves the query whole, so that it
-finds 再パラメータ化 only where it happened to guess the same word. A run of Japanese letters is here
-all its pairs (変分, 分下, 下限), for the page and for the query, and a page must hold all of them.
+Sphinx's own splitter guesses words when it writes the index and leaves the query whole, so that
+再パラメータ化 is found only where it happened to guess the same word. Here a run of Japanese is all
+its pairs (変分, 分下, 下限), for the page and for the query; a page must hold all of them.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ class LatentExplorer(SphinxDirective):
     """A frame with the explorer, and a link to it."""
 
     def run(self) -> list[nodes.Node]:
+        """Return the frame and the link."""
         title, alone = TITLES[self.config.language]
         address = f"../explorer.html#lang={self.config.language}"
         frame = (

@@ -115,6 +115,7 @@ class LessonPath(SphinxDirective):
     """The way through the lessons: their table of contents in lessons/README.md, as cards."""
 
     def run(self) -> list[nodes.Node]:
+        """Return a card for each lesson."""
         name = "README.ja.md" if self.config.language == "ja" else "README.md"
         self.env.note_dependency(str(LESSONS / name))
         rows = re.findall(
