@@ -41,7 +41,6 @@ napoleon_use_ivar = True
 sphinx_gallery_conf = {
     "examples_dirs": str(lesson_pages.prepare()),
     "gallery_dirs": "lessons",
-    "copyfile_regex": r"index\.rst",
     "filename_pattern": r"/\d\d_",
     "abort_on_example_error": True,
     "parallel": os.cpu_count() or 1,

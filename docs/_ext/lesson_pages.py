@@ -23,6 +23,7 @@ from sphinx_gallery.py_source_parser import Block, split_code_and_text_blocks
 
 DOCS = Path(__file__).parents[1]
 LESSONS = DOCS.parent / "lessons"
+INDEX = DOCS / "_ext" / "lessons.rst"
 COPY = DOCS / "_build" / "scripts"
 DOWNLOADS = {
     "en": "Download this lesson: :download:`notebook </{0}.ipynb>`, :download:`script </{0}.py>`",
@@ -38,7 +39,7 @@ def prepare() -> Path:
     COPY.mkdir(parents=True)
     for lesson in LESSONS.glob("[0-9][0-9]_*.py"):
         shutil.copyfile(lesson, COPY / lesson.name)
-    shutil.copyfile(DOCS / "_ext" / "lessons.rst", COPY / "index.rst")
+    shutil.copyfile(INDEX, COPY / "GALLERY_HEADER.rst")
     return COPY
 
 
@@ -103,7 +104,8 @@ def one_language(app: Sphinx, docname: str, source: list[str]) -> None:
     if folder == "api":
         return
     if folder != "lessons" or stem == "index":
-        source[0] = pick(source[0], language)
+        text = INDEX.read_text(encoding="utf-8") if folder else source[0]
+        source[0] = pick(text, language)
         return
     page = re.split(r"^\.\. _sphx_glr_.*:$", source[0], flags=re.MULTILINE)[1]
     title, line, body = pick(page, language).split("\n", 2)
