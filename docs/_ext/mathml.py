@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 FUNCTION = re.compile(r"(?P<before><[^<>]+>)<m[io]>(?P<name>log|ln|max|min|sin|cos)</m[io]>")
 PRIME = re.compile(r"<msup>(<mi>\w</mi>)<mi>(&#x(?:0203[2-4]|02057);)</mi></msup>")
-UNARY = re.compile(r"(<m(?:row|td)[^<>]*>|<mo[^<>]*>(?:&#x0003D;|&#x00028;|&#x0002C;|\[)</mo>)<mo>")
+UNARY = re.compile(
+    r"(<m(?:row|td)[^<>]*>|<mo[^<>]*>(?:&#x0003D;|&#x00028;|&#x0002C;|\[)</mo>)<mo>(?=&#x0(?:2212|002B|00B1);)"
+)
 SIGNS = {
     "<mi>&#x000B1;</mi>": "<mo>&#x000B1;</mo>",
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
