@@ -21,7 +21,7 @@ const base = (() => {
 
   const wanted = new URLSearchParams(location.hash.slice(1));  // an embedding page says #lang=ja
   const choices = {
-    language: [wanted.get("lang"), recall("language"), navigator.language.slice(0, 2)]
+    language: [wanted.get("lang"), recall("language"), data.language, navigator.language.slice(0, 2)]
       .find((name) => name === "en" || name === "ja") || "en",
     theme: [wanted.get("theme"), recall("theme")].find((name) => name === "light" || name === "dark"),
   };
