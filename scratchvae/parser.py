@@ -185,6 +185,9 @@ def _add_train_options(kinds: Any, kind: str) -> None:
     add("--learning-rate", type=types.real, metavar="X", help="(the optimizer's own; adam 0.001)")
     add("--binarize", action="store_true", help="draw each pixel as 0 or 1 anew in each epoch")
     add("--checkpoint-every", type=types.count, metavar="N", help="save every N epochs (1)")
+    add(
+        "--live", action="store_true", help="keep live.html in the run directory: open it and watch"
+    )
     add("--seed", type=types.seed, metavar="N", help="seed of all random numbers (0)")
     add("--device", choices=backend.DEVICES, help="(cpu)")
     add("--tf32", action="store_true", help="faster products on the GPU, right to 3 digits")

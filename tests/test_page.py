@@ -109,7 +109,7 @@ def test_the_base_in_a_browser(
         " now: 2, series: [{name: 'x', colour: 'red', values: [3, null, 1]}]})"
     )
     label = browser.run("return document.querySelector('svg').getAttribute('aria-label')")
-    assert label == "T。x：e 1 で 3.0、e 3 で 1.0。"
+    assert label == "T。x：e 1で3.0、e 3で1.0。"
 
     browser.click("[data-language=en]")
     browser.click("#theme")

@@ -19,11 +19,20 @@ const base = (() => {
     try { localStorage.setItem(`scratchvae.${key}`, value); } catch { /* then it is forgotten */ }
   }
 
-  const wanted = new URLSearchParams(location.hash.slice(1));  // an embedding page says #lang=ja
+  /** Return what the address says after its #: an embedding page sets language=ja or theme=dark. */
+  const fromAddress = (key) => new URLSearchParams(location.hash.slice(1)).get(key);
+
+  /** Keep `value` in the address, over a reload too; null takes it out. */
+  function toAddress(key, value) {
+    const parts = new URLSearchParams(location.hash.slice(1));
+    if (value === null) parts.delete(key); else parts.set(key, value);
+    history.replaceState(null, "", `#${parts}`);
+  }
+
   const choices = {
-    language: [wanted.get("lang"), recall("language"), data.language, navigator.language.slice(0, 2)]
+    language: [fromAddress("language"), recall("language"), data.language, navigator.language.slice(0, 2)]
       .find((name) => name === "en" || name === "ja") || "en",
-    theme: [wanted.get("theme"), recall("theme")].find((name) => name === "light" || name === "dark"),
+    theme: [fromAddress("theme"), recall("theme")].find((name) => name === "light" || name === "dark"),
   };
   const system = matchMedia("(prefers-color-scheme: dark)");
 
@@ -56,6 +65,7 @@ const base = (() => {
   function choose(what, value) {
     choices[what] = value;
     remember(what, value);
+    if (fromAddress(what)) toAddress(what, null);
     apply();
   }
 
@@ -128,9 +138,9 @@ const base = (() => {
   function ticks(low, high, count) {
     const rough = (high - low) / count || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.7);
     const values = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step || 0);  // no -0
     return { values, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
   }
 
@@ -201,5 +211,8 @@ const base = (() => {
   });
   apply();
 
-  return { data, recall, remember, language, theme, draw, text, number, decode, paint, context, colour, lineChart };
+  return {
+    data, recall, remember, fromAddress, toAddress, language, theme, draw, text, number,
+    decode, paint, context, colour, ticks, lineChart,
+  };
 })();
