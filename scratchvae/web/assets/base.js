@@ -53,7 +53,7 @@ const base = (() => {
     }
     for (const element of document.querySelectorAll("[data-i18n-label]")) {
       element.setAttribute("aria-label", text(element.dataset.i18nLabel));
-      element.title = text(element.dataset.i18nLabel);
+      if (element.matches("button")) element.title = text(element.dataset.i18nLabel);  // a picture says nothing else
     }
     for (const button of document.querySelectorAll("[data-language]")) {
       button.setAttribute("aria-pressed", String(button.dataset.language === language()));
