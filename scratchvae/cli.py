@@ -355,6 +355,24 @@ def interpolate(arguments: argparse.Namespace) -> None:
     _draw(arguments, "interpolation.png", draw)
 
 
+def explore(arguments: argparse.Namespace) -> None:
+    """``scratchvae explore``: one HTML file in which the latent space is walked through."""
+    from scratchvae.web.explorer import write_explorer
+
+    report = write_explorer(
+        arguments.runs,
+        arguments.out,
+        data=arguments.data,
+        data_dir=arguments.data_dir,
+        language=arguments.lang,
+    )
+    if not arguments.json:
+        for run in report["without_encoder"]:
+            print(f"{run}: its encoder did not fit into the page: no drawing of your own with it")
+        print(f"{report['page']} ({report['bytes'] / 1e6:.2f} MB): open it in a browser")
+    _print_json(arguments, report)
+
+
 def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) -> None:
     """Open the run, draw one picture, and say where it is."""
     from scratchvae import runs
@@ -477,5 +495,15 @@ def _print_table(title: str, figures: dict[str, Any]) -> None:
 
 COMMANDS = {
     function.__name__: function
-    for function in (train, evaluate, sample, reconstruct, interpolate, latent, check, info)
+    for function in (
+        train,
+        evaluate,
+        sample,
+        reconstruct,
+        interpolate,
+        latent,
+        explore,
+        check,
+        info,
+    )
 }

@@ -286,7 +286,7 @@ class _Comparison:
         others = tuple(k for k in range(self.a.ndim) if k != axis)
         wrong = (~self.right).mean(axis=others) if others else np.zeros(0)
         bad, good = np.flatnonzero(wrong > 0.5), np.flatnonzero(wrong == 0)
-        if len(bad) == 0 or len(bad) + len(good) < len(wrong) or len(wrong) < 2:
+        if len(bad) == 0 or len(bad) + len(good) < len(wrong):
             return None
         kind = ("rows", "columns")[axis] if axis < 2 else "slices"
         noun = "batch rows" if is_batch and self.sizes.get("B") == len(wrong) else kind

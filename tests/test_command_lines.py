@@ -70,6 +70,7 @@ RUNS = ["vae", "ae", "dae", "dae/model.npz", "räume mit 空白/vae"]
 DATA = ["digits.npz", "digits.npy", "räume mit 空白/x.npz"]
 GOOD = {  # by the option or, where that has many meanings, by the command and the option
     "train --out": ["new", "räume mit 空白/neu"],
+    "explore --out": ["a.html", "räume mit 空白/ä.html"],
     "--out": ["a.png", "räume mit 空白/ä.png"],
     "--resume": RUNS[:3],
     "--data": DATA,

@@ -1,11 +1,14 @@
 """The room `files`: a reader finds the old content or the new, never half of it."""
 
 import errno
+import importlib.util
 import os
 import re
 import shutil
 import stat
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -214,3 +217,39 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     with locked(tmp_path / ".lock"):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    """The room as Windows would load it, over a stand-in for Windows' locks."""
+    fcntl = pytest.importorskip("fcntl", reason="the stand-in needs POSIX")
+
+    def locking(descriptor, mode, n_bytes):
+        assert (mode, n_bytes) == ("LK_NBLCK", 1)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+    spec = importlib.util.find_spec("scratchvae.files")
+    room = importlib.util.module_from_spec(spec)
+    msvcrt = SimpleNamespace(locking=locking, LK_NBLCK="LK_NBLCK")
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec.loader.exec_module(room)
+    return room
+
+
+def test_one_holds_a_lock_on_windows(on_windows, tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):  # an open file, there
+        raise PermissionError(errno.EACCES, "The process cannot access the file", str(path))
+
+    monkeypatch.setattr(on_windows.Path, "unlink", refuse)
+    path = tmp_path / ".lock"
+    for _ in range(2):
+        with on_windows.locked(path):
+            with pytest.raises(BlockingIOError), on_windows.locked(path):
+                pass
+            with pytest.raises(BlockingIOError), locked(path):  # it is a lock indeed
+                pass
+    assert names(tmp_path) == [".lock"]

@@ -22,6 +22,7 @@ from scratchvae.gradcheck import (
     numerical_gradient,
 )
 from scratchvae.layers import Dense, ReLU
+from scratchvae.losses import MeanSquaredError
 from scratchvae.models import VAE
 
 B, L, D = 7, 3, 5
@@ -383,6 +384,12 @@ class DifferentTheSecondTime(Linear):
         return dx
 
 
+class ForgetsItsWeights(Linear):
+    def backward(self, dy):
+        self.db[...] = dy.sum(axis=0)
+        return dy @ self.W.T
+
+
 @pytest.mark.parametrize(
     ("layer", "tensor", "kind", "words"),
     [
@@ -401,6 +408,70 @@ def test_a_wrong_layer_is_refused(layer, tensor, kind, words):
     assert not report[tensor].ok
     finding = report[tensor].findings[-1]
     assert (finding.kind, words in finding.text) == (kind, True)
+
+
+def test_one_mistake_is_one_finding():
+    """Whoever overwrites the input also answers otherwise the second time: that goes unsaid."""
+    report = check_layer(OverwritesItsInput(), RNG.standard_normal((B, D)))
+    assert [f.kind for t in report.tensors for f in t.findings if t.name != "W"] == ["overwritten"]
+    assert "accumulated" not in [f.kind for f in report["W"].findings]
+
+
+def test_a_right_gradient_left_from_before_is_no_answer():
+    layer, x = ForgetsItsWeights(), RNG.standard_normal((B, D))
+    report = check_layer(layer, x)
+    layer.dW[...] = layer.x.T @ np.random.default_rng(0).standard_normal((B, L))
+    for again in (report, check_layer(layer, x)):
+        assert [f.kind for f in again["W"].findings] == ["zero"]
+
+
+def test_the_options_reach_the_check():
+    x, options = RNG.standard_normal((B, D)), {"tolerance": 0.5, "method": "central"}
+    for report in (
+        check_layer(Linear(), x, **options),
+        check_loss(MeanSquaredError(), x, X, **options),
+        check_model(*small(), **options),
+    ):
+        assert (report.tolerance, report.method) == (0.5, "central")
+    assert_gradients(lambda x: (x**2).sum(), x, 2.2 * x, tolerance=0.5)
+    with pytest.raises(AssertionError, match="gradient check failed"):
+        assert_gradients(lambda x: (x**2).sum(), x, 2.2 * x)
+
+
+def test_the_tolerance_of_a_model_is_that_of_its_dtype():
+    assert check_model(*small()).tolerance == gradcheck.MODEL_TOLERANCE
+    _, x, noise = small()
+    single = VAE(5, (4,), 3, "tanh", dtype="float32")
+    report = check_model(single, x.astype("float32"), noise.astype("float32"))
+    assert report.tolerance == gradcheck.TOLERANCE[np.dtype("float32")]
+
+
+def test_the_same_check_gives_the_same_report():
+    x, layer = RNG.standard_normal((B, D)), MeanBias()
+    first, second = (check_layer(layer, x, exhaustive=0).to_dict() for _ in range(2))
+    assert first == second
+    assert check_layer(layer, x, rng=1, exhaustive=0).to_dict() != first
+
+
+def test_a_layer_is_checked_in_its_own_dtype():
+    layer, given = Dense(D, L), []
+
+    def backward(dy):
+        given.append(dy.dtype)
+        return Dense.backward(layer, dy)
+
+    layer.backward = backward
+    assert check_layer(layer, RNG.standard_normal((B, D), dtype="float32")).ok
+    assert set(given) == {np.dtype("float32")}
+
+
+def test_inputs_without_a_name_are_refused():
+    class Anything(Linear):
+        def forward(self, *x):
+            return super().forward(x[0])
+
+    with pytest.raises(ValueError, match="zip"):
+        check_layer(Anything(), RNG.standard_normal((B, D)), X)
 
 
 def test_right_layers_pass_and_remember_what_they_were_given():
@@ -959,7 +1030,8 @@ def test_a_model_whose_parameters_are_not_views_of_theta(monkeypatch):
     model, x, noise = small()
     copies = {name: p.copy() for name, p in model.named_parameters().items()}
     monkeypatch.setattr(model, "named_parameters", lambda: copies)
-    with pytest.raises(ValueError, match="do not make up theta"):
+    words = r"^named_parameters\(\): got arrays that do not make up theta, want its views$"
+    with pytest.raises(ValueError, match=words):
         check_model(model, x, noise)
 
 

@@ -132,9 +132,13 @@ def test_the_dtype_stays(dtype):
 def test_reparameterize_wants_one_shape(which):
     arrays = list(draw()[:3])
     arrays[which] = arrays[which][:1]
-    message = r"^Reparameterize: mu, logvar and eps must have one shape \(B, L\), got .*\(1, 3\)"
-    with pytest.raises(ValueError, match=message):
+    got = " and ".join(f"{a.shape} float64" for a in arrays)
+    with pytest.raises(ValueError, match="Reparameterize") as e:
         Reparameterize().forward(*arrays)
+    assert str(e.value) == (
+        "Reparameterize: mu, logvar and eps must have one shape (B, L), "
+        f"got {got}; want floating-point, not empty"
+    )
 
 
 @pytest.mark.parametrize(

@@ -390,3 +390,14 @@ def test_blocks_change_no_bit(name, size):
     alone = [run(make_optimizer(name), theta[part], grads[-3:, part]) for part in parts]
     np.testing.assert_array_equal(whole, np.concatenate(alone))
     assert (whole != theta).mean() > 0.99
+
+
+def test_only_what_is_subnormal_is_set_to_zero():
+    tiny = np.finfo(np.float32).tiny  # the least normal number
+    optimizer = make_optimizer("adagrad")
+    theta, grad = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    optimizer.prepare(theta, grad)
+    optimizer.memory["h"][:] = 1, tiny, tiny / 2
+    for _ in range(FLUSH_EVERY):
+        optimizer.step(theta, grad)
+    np.testing.assert_array_equal(optimizer.memory["h"], np.array([1, tiny, 0], np.float32))

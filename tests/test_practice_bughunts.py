@@ -360,6 +360,23 @@ def test_a_learner_solves_the_first_hunt(tmp_path, language):
     assert Path(f"{path}.bak-1").read_text(encoding="utf-8") == solved_text(hunt)
 
 
+@each
+def test_a_learner_solves_each_hunt(hunt, tmp_path):
+    """By turns in English and Japanese; a decoy is solved by leaving it as it is."""
+    language = ("en", "ja")[hunt.number // 2 % 2]
+    path = tmp_path / "bughunts" / f"{hunt.stem}.py"
+    path.parent.mkdir()
+    text = claimed(hunt.text, "none") if hunt in DECOYS else solved_text(hunt)
+    path.write_text(text, encoding="utf-8")
+    words = ["bughunt", "run", str(hunt.number), "--lang", language]
+    with Terminal(*words, cwd=tmp_path, home=tmp_path / "home", columns=80, rows=200) as terminal:
+        assert terminal.wait() == 0, terminal.text
+    shown = "".join(terminal.text.replace("│", "").split())
+    for text in (hunt.title, hunt.explanation, hunt.source_note):
+        assert "".join(text[language].split()) in shown
+    assert all(cell_len(line) <= 80 for line in terminal.text.split("\n"))
+
+
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_lines_fit_the_terminal(tmp_path, language):
     solution = ["solution", "16", "--give-up"]

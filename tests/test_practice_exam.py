@@ -1,15 +1,18 @@
 """`scratchvae exam`: drawn, sat, interrupted, resumed and reported."""
 
 import fcntl
+import io
 import json
 import os
 import random
 import re
 import signal
 import struct
+import sys
 import termios
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import practice_bank as bank
 import pytest
@@ -259,6 +262,24 @@ def test_keys_as_terminals_send_them(monkeypatch):
     ]
 
 
+def test_keys_as_windows_sends_them(monkeypatch):
+    typed = [*"aN\r \b\x04", "\xe0", "H", "\0", "P", "\xe0", "I", "\0", ";", "\x03", "\x1b"]
+    msvcrt = SimpleNamespace(kbhit=lambda: bool(typed), getwch=lambda: typed.pop(0))
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    monkeypatch.setattr(sys, "platform", "win32")
+    started = []
+    monkeypatch.setattr(os, "system", started.append)  # it switches escape sequences on
+    with keyboard.Keyboard(screen.Screen("en").console, io.StringIO()) as board:
+        assert [board.key(0) for _ in range(10)] == [
+            *("a", "n", "enter", "space", "back", "quit", "up", "down", "pageup", "unknown")
+        ]
+        with pytest.raises(KeyboardInterrupt):
+            board.key(0)
+        assert board.key(0) == "escape"
+        assert board.key(0) is None
+    assert started == [""]
+
+
 def test_time_while_the_machine_slept_does_not_count(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(exam.time, "monotonic", lambda: now[0])
@@ -439,6 +460,40 @@ def test_ended_in_another_terminal(tmp_path):
             state.begin_exam("en", [], 60)
         terminal.expect("ended in another terminal")
         assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("language", "says"), [("en", "open in another terminal"), ("ja", "別の端末で受験中です")]
+)
+def test_an_exam_is_sat_in_one_terminal(language, says, tmp_path):
+    """Two would each show, and store, answers that the other has changed."""
+    with sit_down(tmp_path) as first:
+        first.send("\n")
+        first.expect("1/20")
+        with sit_down(tmp_path, language=language) as second:
+            second.expect("Enter")
+            first.send("a")
+            second.send("\n")
+            second.expect(says)
+            assert second.wait() == 2
+        first.send("nq")
+        first.expect("Paused: 1 of 20")
+        assert first.wait() == 0
+    assert [path.name for path in tmp_path.iterdir() if "exam" in path.name] == []
+
+
+def test_what_was_answered_elsewhere_before_the_resumption_is_there(tmp_path):
+    with sit_down(tmp_path) as terminal:
+        terminal.send("\nq")
+        terminal.expect("Paused: 0 of 20")
+    with sit_down(tmp_path) as terminal:
+        terminal.expect("Enter")
+        with State(tmp_path / "s.sqlite3") as state:
+            state.exam_answer(1, 0, 2, False)
+        terminal.send("\n")
+        terminal.expect("1/20")
+        terminal.send("fq")  # the flag is stored with the choice that is shown
+        terminal.expect("Paused: 1 of 20")
 
 
 def test_a_smaller_window_in_the_middle(tmp_path):

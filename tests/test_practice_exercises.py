@@ -705,22 +705,35 @@ def test_the_watch_checks_each_save_and_goes_on(tmp_path: Path, language: str) -
 
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
-    """From the first to the last: a save of the blank fails, one of the solution passes."""
+    """From the first to the last: the blank and three mutants fail, each with its words, and the
+    solution passes. Each wrong answer is saved in one of the two languages, by turns."""
     say = Messages("exercise", language)
+    turn = ["en", "ja"].index(language)
 
     def verdict(key: str, ex: Exercise) -> str:
         title = content.text(ex.title, language)
         return re.escape(say(key, time="", title=f"{ex.number}. {title}").strip())
 
     with Terminal(
-        *("exercise", "--lang", language), cwd=tmp_path, home=tmp_path, columns=160
+        *("exercise", "--lang", language, "--seed", str(SEED)),
+        **{"cwd": tmp_path, "home": tmp_path, "columns": 160},
     ) as terminal:
         for stem in STEMS:
             ex = exercise(stem)
             terminal.expect(WORDS[language]["watch"], timeout=60)
             path = tmp_path / "exercises" / f"{stem}.py"
-            path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
-            terminal.expect(verdict("failed", ex), timeout=60)
+            if ex.number % 2 == turn:
+                path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
+                terminal.expect(verdict("failed", ex), timeout=60)
+                blank = say("problem_blank", function=ex.function)
+                terminal.expect(re.escape(blank))
+            for mutant in ex.mutants[:3][(ex.number + turn) % 2 :: 2]:
+                path.write_text(ex.text(language, mutant.source), encoding="utf-8")
+                terminal.expect(verdict("failed", ex), timeout=60)
+                objects = say("oracle", oracle=say(mutant.objects), verdict=say("objects"))
+                terminal.expect(re.escape(objects))
+                if language == "en":  # the Japanese sentences have tests of their own
+                    terminal.expect("(?s)" + mutant.says.replace(" ", r"\s+"))
             path.write_text(ex.text(language, ex.solution), encoding="utf-8")
             terminal.expect(verdict("passed", ex), timeout=60)
         assert terminal.wait(60) == 0

@@ -11,12 +11,14 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from scratchvae import argument_types as types
+from scratchvae.files import locked
 from scratchvae.practice import drill_cards, language, questions
 from scratchvae.practice.cards import TOPICS, Card
 from scratchvae.practice.keyboard import Keyboard
@@ -74,7 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.json:
                 print_json({"exam": None})
             return
-        ending = Sitting(screen, messages, state, exam, sheet).run()
+        with _alone(state, exam, messages):
+            exam = state.exam(exam.n)  # another terminal may have gone on with it meanwhile
+            ending = Sitting(screen, messages, state, exam, sheet).run()
         if ending in ("submitted", "time"):
             state.finish_exam(exam.n, ending, _results(state.exam(exam.n), sheet))
         exam = state.exam(exam.n)
@@ -88,6 +92,17 @@ def run(arguments: argparse.Namespace) -> None:
             screen.line(messages("paused", **_standing(exam)))
         if arguments.json:
             print_json(report)
+
+
+@contextmanager
+def _alone(state: State, exam: Exam, messages: Messages) -> Iterator[None]:
+    """Keep other terminals out of an exam; raises ValueError where it is sat in another."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(f"{state.path}.exam-{exam.n}"))
+        except BlockingIOError:
+            raise ValueError(messages("open")) from None
+        yield
 
 
 # ------------------------------------------------------------------------------- the questions

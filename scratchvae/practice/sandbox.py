@@ -5,8 +5,9 @@
     outcome.returned     # what the function returned, one value a case
 
 The process (`child`) runs isolated from the environment and the current folder, with one BLAS
-thread, limits on time, memory, files and output, and no standard input. Arguments and results
-travel as arrays without pickle. What outlives the call is killed with its process group.
+thread, limits on time, memory, files and output, and no standard input. It can change files in its
+temporary folder only, and start no other process. Arguments and results travel as arrays without
+pickle. What outlives the call all the same is killed with its process group.
 
 This keeps accidents away and shortcuts out. It is no prison: a learner's file may do what the
 learner may do.
@@ -132,9 +133,14 @@ def call_sources(
     seconds: float = SECONDS,
     allowed: Collection[str] = ALLOWED,
     honest: bool = False,
+    limits: Sequence[tuple[int, int]] = (),
     twice: bool = False,
 ) -> list[Outcome]:
-    """Do as `call` for several files' texts, one after the other in one process."""
+    """Do as `call` for several files' texts, one after the other in one process.
+
+    `limits` holds, for each case, how many values an honest answer may compute, and how many of
+    curved functions (see `effort`); what computes more differentiates numerically.
+    """
     problems = [refuse(source, allowed, honest) for source in sources]
     arrays: dict[str, Any] = {}
     encoded = [child.encode(tuple(case), arrays) for case in cases]
@@ -144,6 +150,7 @@ def call_sources(
             "function": function,
             "cases": encoded,
             "nudges": honest,
+            "limits": list(limits),
             "twice": twice,
             "allowed": list(allowed),
             "refused": sorted(NAMES - {"__import__"}) if allowed else [],
@@ -177,6 +184,7 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "empty").mkdir()
+        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "empty"))
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.savez(folder / "arguments.npz", allow_pickle=False, **arguments)
         with (folder / "stderr").open("wb") as stderr:

@@ -1,0 +1,221 @@
+"""The numerical derivatives one by one: where they look, what they answer, how far to trust it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from scratchvae import derivatives
+from scratchvae.derivatives import Line, Tableau, evaluate, value_and_noise
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+class Seen:
+    """f of one float32 number, computed in float64; it remembers where it was called."""
+
+    def __init__(self, f, x=0.0):
+        self.f, self.x, self.at = f, np.array([x], dtype=np.float32), []
+        self.line = Line(self, {"x": self.x}, "x", 0)
+
+    def __call__(self, inputs):
+        x = float(inputs["x"][0])
+        self.at.append(x)
+        return self.f(x)
+
+
+# ------------------------------------------------------------------------------------------ a line
+
+
+def test_a_step_along_an_element_is_the_one_that_was_made():
+    seen = Seen(lambda x: 2 * x, 4.0)
+    assert (seen.line.reach, seen.line.eps) == (4.0, EPS)
+    assert seen.line(EPS) == (0.0, 8.0)  # it is lost beside 4
+    assert seen.line(5 * EPS) == (pytest.approx(4 * EPS), pytest.approx(8 + 8 * EPS))
+    assert seen.x[0] == 4
+
+
+def test_a_step_along_a_direction():
+    x = np.array([3.0, 4.0, 12.0])
+    line = Line(lambda d: d["x"].sum(), {"x": x}, "x", np.array([0.5, 0.0, -1.0]))
+    assert line.reach == pytest.approx(math.hypot(3, 12))  # of what moves
+    assert line(2.0) == (2.0, 19 + 1 - 2)
+    assert Line(lambda d: 0.0, {"x": x / 100}, "x", 1).reach == 1.0
+
+
+def test_f_must_be_a_real_scalar():
+    assert evaluate(lambda _: np.array([[3]]), {}) == 3.0
+    assert evaluate(lambda _: np.uint8(3), {}) == 3.0
+    for value in (np.ones(2), 1j, True, np.array([]), "1"):
+        with pytest.raises(ValueError, match=r"^f returned .* of shape .*, want a real scalar: use "
+                           r"sum\(dy \* y\) with a random dy \(check_layer does\), not a plain sum "
+                           r"of the outputs$"):  # fmt: skip
+            evaluate(lambda _, value=value: value, {})
+
+
+# ------------------------------------------------------------------------- central differences
+
+
+@pytest.mark.parametrize("x", [2.0, 0.0])
+def test_a_central_difference_and_its_error(x):
+    """The slope of x^3 is off by h^2; the difference to that at 2 h is 3 h^2."""
+    seen, noise = Seen(lambda x: x**3, x), 1e-6
+    h = EPS ** (1 / 3) * max(x, 1)
+    found = derivatives._central(seen.line, 10.0, noise)
+    roundoff = 3 * (noise + EPS * 10) / h
+    assert found.value == pytest.approx(3 * x * x + h * h, abs=0.02 * h * h)
+    assert found.error == pytest.approx(3 * h * h + roundoff, rel=0.02)
+    assert (found.method, found.kind) == ("central", "smooth")
+    np.testing.assert_allclose(seen.at, x + h * np.array([2, -2, 1, -1]), rtol=1e-5)
+
+
+# --------------------------------------------------------------------------------------- kinks
+
+
+def tableau(value):
+    made = Tableau(4.0)
+    made.value = value
+    return made
+
+
+def look(seen, gap, noise=0.0, central=1.0, left=-1.0, right=3.0):
+    """Which tableaus are trusted, by name."""
+    tableaus = {"central": tableau(central), "left": tableau(left), "right": tableau(right)}
+    f0 = seen.f(float(seen.x[0]))
+    trusted = derivatives._look_at_kink(seen.line, f0, noise, gap, *tableaus.values())
+    return [name for name, t in tableaus.items() if any(t is other for other in trusted)]
+
+
+def kink(at=0.0):
+    """Slope -1 on the left of `at` and 3 on its right."""
+    return lambda x: 3 * (x - at) if x > at else -(x - at)
+
+
+@pytest.mark.parametrize("x", [0.0, 4.0])
+def test_where_a_kink_is_looked_at(x):
+    seen = Seen(kink(x), x)
+    look(seen, gap=4.0)
+    h = 256 * EPS * max(x, 1)  # the least step that still says something
+    np.testing.assert_allclose(seen.at, x + h * np.array([1, -1, 4, -4]), rtol=1e-6)
+    seen.at.clear()
+    look(seen, gap=4.0, noise=1e-3)
+    h = 200 * 1e-3 / 4.0  # the noise of a slope is half a percent of the gap
+    np.testing.assert_allclose(seen.at, x + h * np.array([1, -1, 4, -4]), rtol=1e-5)
+
+
+def test_a_kink_at_x_is_one_whose_gap_is_there_next_to_x():
+    for gap in (2.05, 4.0, 7.9):  # 4, seen from afar, to within a factor of 2
+        assert look(Seen(kink()), gap) == ["left", "right"]
+    for gap in (1.95, 8.1):
+        assert look(Seen(kink()), gap) != ["left", "right"]
+
+
+def test_a_kink_near_x_spoils_the_side_on_which_it_is():
+    assert look(Seen(kink(-1.0)), 4.0) == ["right"]
+    assert look(Seen(kink(1.0)), 4.0) == ["left"]
+    assert look(Seen(kink(1.0)), 4.0, left=-1.39) == ["left"]  # to a tenth of the gap
+    assert look(Seen(kink(1.0)), 4.0, left=-1.41) == []
+    assert look(Seen(kink(2e-4)), 4.0) == ["left"]  # beyond the second step
+
+
+def test_a_kink_between_the_two_steps_is_none_at_x():
+    h = 256 * EPS
+    assert look(Seen(kink(2 * h)), 4.0) == ["left"]
+
+
+def test_a_false_alarm_leaves_the_central_tableau():
+    line = Seen(lambda x: x)
+    assert look(line, 0.5, central=1.0, left=1.0) == ["central"]
+    assert look(line, 0.5, central=1.04) == ["central"]
+    assert look(line, 0.5, central=1.06) == []
+
+
+# ------------------------------------------------------------------------------ extrapolation
+
+
+def test_a_tableau_of_a_smooth_f_converges():
+    """Rows at h, h/4, h/16 of 5 + 3 h^2 + h^4, whose error terms shrink by 16 and by 256."""
+    made, h = Tableau(16.0), 1.0
+    assert (math.isnan(made.value), made.error) == (True, math.inf)
+    for row in range(3):
+        made.add(5 + 3 * h**2 + h**4, 1e-15)
+        h /= 4
+        assert len(made.row) == row + 1
+    assert made.value == pytest.approx(5, abs=1e-14)
+    second = 5 + 3 / 16 + 1 / 256
+    assert made.last == second
+    assert made.distances() == (
+        pytest.approx(second - made.value),
+        pytest.approx(3 / 256 + 1 / 65536),
+    )
+
+
+def test_the_error_of_an_entry_is_its_distance_to_what_it_is_made_from():
+    made = Tableau(4.0)
+    made.add(8.0, 0.125)
+    assert math.isinf(made.error)  # one estimate says nothing about itself
+    made.add(5.0, 0.25)
+    assert (made.value, made.error) == (4.0, 4.25)  # 5 + (5 - 8) / 3
+    made.add(5.0, 0.5)  # the entries 5, then 5 + (5 - 4) / 15
+    assert (made.value, made.error) == (5.0, 0.5)
+    made.add(9.0, 0.0)  # worse ones change nothing
+    assert (made.value, made.error) == (5.0, 0.5)
+
+
+def test_a_strict_tableau_believes_only_a_tenth_or_round_off():
+    for second, roundoff, counts in ((1.0, 0.0, True), (0.7, 0.0, False), (0.7, 0.2, True)):
+        made = Tableau(4.0, strict=True)
+        made.add(1.0, 0.0)
+        made.add(second, roundoff)
+        assert math.isfinite(made.error) == counts
+    made = Tableau(4.0, strict=True)
+    made.add(1.0, 0.0)
+    made.add(0.7, 0.13)  # 0.4 + 0.13 <= 4 * 0.13 is not quite so
+    assert math.isinf(made.error)
+
+
+def test_a_tableau_remembers_seven_rows():
+    made = Tableau(4.0)
+    for i in range(12):
+        made.add(1 + 0.25**i, 0.0)
+    assert len(made.row) == 7
+
+
+# ---------------------------------------------------------------------------------- round-off
+
+
+def test_the_round_off_of_f_at_least_its_last_bit():
+    x = np.array([3.0, 0.0])
+    f0, noise = value_and_noise(lambda d: 7.0 + 0 * d["x"].sum(), {"x": x}, "x")
+    assert (f0, noise) == (7.0, 7 * np.finfo(float).eps)
+
+
+def test_the_round_off_of_an_f_that_is_rounded():
+    """f in steps of 1e-12 is uneven by half of that."""
+    x = np.array([3.0, 0.0])
+    _, noise = value_and_noise(lambda d: 1e-12 * np.round(d["x"].sum() * 1e14 / 8), {"x": x}, "x")
+    assert 0.25e-12 <= noise <= 1e-12
+
+
+def test_a_jump_at_x_is_not_round_off():
+    """It is on one side, or between the two: each side is looked at by itself."""
+    for jump in (lambda s: s > 3, lambda s: s >= 3, lambda s: s < 3):
+        x = np.array([3.0, 0.0])
+        _, noise = value_and_noise(lambda d, j=jump: float(j(d["x"][0])), {"x": x}, "x")
+        assert noise <= 2 * np.finfo(float).eps
+    ramp = np.array([3.0])
+    _, noise = value_and_noise(lambda d: max(0.0, d["x"][0] - 3) ** 0.5, {"x": ramp}, "x")
+    assert noise == 0
+
+
+def test_the_round_off_of_a_float32_f_of_float64_numbers():
+    x = np.array([3.0])
+    _, noise = value_and_noise(lambda d: np.float32(d["x"][0]), {"x": x}, "x")
+    assert noise >= 3 * EPS
+    assert x[0] == 3
+
+
+def test_an_f_that_is_not_finite_around_x_has_the_round_off_of_its_value():
+    x = np.array([2.0])
+    _, noise = value_and_noise(lambda d: 2.0 if d["x"][0] == 2 else math.nan, {"x": x}, "x")
+    assert noise == 2 * np.finfo(float).eps
