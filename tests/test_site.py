@@ -36,6 +36,9 @@ Clean the input, with x / y.
 
     code = 1  # 共通
 
+
+    more = 2
+
 入力のノイズを取り除きます。``x`` は入力、
 yは出力、:math:`z` は
 潜在変数です。
@@ -53,10 +56,12 @@ yは出力、:math:`z` は
 def test_each_language_keeps_its_own_and_what_is_shared():
     assert bilingual.pick(TEXT, "en") == (
         "1. Noise\n=================\n\nClean the input, with x / y.\n\n.. math:: a / b\n   = c\n\n"
-        "    code = 1  # 共通\n\n- An item that is 1 / 2.\n- Both.\n\n| Only English.\n"
+        "    code = 1  # 共通\n\n\n    more = 2\n\n"
+        "- An item that is 1 / 2.\n- Both.\n\n| Only English.\n"
     )
     assert bilingual.pick(TEXT, "ja") == (
-        "1. ノイズ\n=================\n\n.. math:: a / b\n   = c\n\n    code = 1  # 共通\n\n"
+        "1. ノイズ\n=================\n\n.. math:: a / b\n   = c\n\n    code = 1  # 共通\n\n\n"
+        "    more = 2\n\n"
         "入力のノイズを取り除きます。``x`` は入力、yは出力、:math:`z` は潜在変数です。\n\n"
         "- 項目は1/2です。\n- 両方。\n\n| 日本語だけ。\n"
     )
@@ -203,9 +208,9 @@ def test_search_cuts_pages_and_queries_into_the_same_pairs():
 def test_docstrings_are_read_as_plain_text():
     from plain_docstrings import plain
 
-    lines = ["a* |b| c_ and `f(x_)` or ``g``:", "", "    dW = x^T dy", "", "- one", "  more"]
+    lines = ["a* |b| c_ and `f(x_)` or ``g``.``h``:", "", "    dW = x^T dy", "", "- one", "  more"]
     assert plain(lines) == [
-        r"a\* \|b\| c\_ and ``f(x_)`` or ``g``:",
+        r"a\* \|b\| c\_ and ``f(x_)`` or ``g``\ .\ ``h``\ :",
         *("", "::", "", "    dW = x^T dy", "", "- one", "  more"),
     ]
 
