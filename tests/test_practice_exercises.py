@@ -743,6 +743,45 @@ def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
     )
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_number_jumps_to_that_exercise(tmp_path: Path, language: str) -> None:
+    words = WORDS[language]
+    place: dict[str, Any] = {"cwd": tmp_path, "home": tmp_path}
+
+    def titled(number: int) -> str:
+        return re.escape(f"{number}. {content.text(exercise(STEMS[number - 1]).title, language)}")
+
+    with Terminal("exercise", "7", "--lang", language, **place) as terminal:
+        terminal.expect(titled(7))
+        terminal.expect(words["watch"])
+        path = tmp_path / "exercises" / f"{STEMS[6]}.py"
+        assert path.read_text(encoding="utf-8") == exercise(STEMS[6]).text(language)
+        path.write_text(exercise(STEMS[6]).text(language, exercise(STEMS[6]).solution), "utf-8")
+        terminal.expect(words["praise"])
+        terminal.expect(titled(8))
+        terminal.interrupt()
+        assert terminal.wait() == 0
+    with Terminal("exercise", "7", **place) as terminal:  # passed: it waits for another try
+        terminal.expect(words["watch"])
+        path.write_text(exercise(STEMS[6]).text(language), encoding="utf-8")
+        terminal.expect(
+            re.escape(Messages("exercise", language)("problem_blank", function="backward"))
+        )
+        terminal.interrupt()
+        assert terminal.wait() == 0
+    with Terminal("exercise", "99", **place) as terminal:
+        assert terminal.wait() == 2
+        assert "99" in terminal.text
+    assert not (tmp_path / "exercises" / f"{STEMS[0]}.py").exists()
+
+
+def test_the_help_says_that_a_number_jumps(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "--help")
+    assert code == 0
+    assert re.search(r"\n +N +jump to exercise number N", out)
+    assert command(capsys, "7x")[0] == 2
+
+
 def test_the_watch_notices_a_file_that_is_gone(tmp_path: Path) -> None:
     with Terminal("exercise", cwd=tmp_path, home=tmp_path) as terminal:
         terminal.expect("Each save is checked")
