@@ -105,6 +105,29 @@ EVASIONS = {
     g = np.linspace(-8, 8, 400001)
     return dy * np.interp(x, g, np.gradient(np.tanh(g), g))""",
     },
+    "mean_squared_error": {
+        "two values": """
+    f = lambda v: (v - x) ** 2 / y.size
+    return (f(y + 1) - f(y - 1)) / 2""",
+        "two values of the error": """
+    d = y - x
+    return ((d + 1) ** 2 - (d - 1) ** 2) / (2 * y.size)""",
+        "two values, in columns": """
+    f = lambda v: np.square(v) / y.size
+    d, step = y - x, np.full(y.shape[1], 0.25)
+    return 2 * f(d + step) - 2 * f(d - step)""",
+        "number by number": """
+    dy = np.empty_like(y)
+    for i in np.ndindex(*y.shape):
+        v = float(y[i]) - float(x[i])
+        dy[i] = ((v + 1) ** 2 - (v - 1) ** 2) / (2 * y.size)
+    return dy""",
+    },
+    "kl": {
+        "half of it": """
+    f = lambda v: 0.5 * (np.exp(logvar) + v * v - 1 - logvar) / len(mu)
+    return (f(mu + 1) - f(mu - 1)) / 2, (np.exp(logvar) - 1) / (2 * len(mu))""",
+    },
     "sigmoid": {
         "a power": stencil("1 / (1 + np.e**-v)"),
         "extrapolated": richardson("1 / (1 + np.e**-v)"),
@@ -130,6 +153,9 @@ DERIVED = {
         "from x": "return dy * (1 - np.tanh(x) ** 2)",
         "in factors": "return -dy * (y - 1) * (y + 1)",
         "with cosh": "return dy / np.cosh(x) ** 2",
+        "by the quotient rule": "t = np.exp(2 * x)\n"
+        "    return dy * ((t + 1) ** 2 - (t - 1) ** 2) / (t + 1) ** 2",
+        "in the form that tells": "y = np.tanh(x)\n    return dy * ((1 + y) - y * (1 + y))",
         "with exponentials": "return dy * 4 / (np.exp(x) + np.exp(-x)) ** 2",
         "number by number": """
     dx = np.empty_like(x)
@@ -153,6 +179,14 @@ DERIVED = {
     "reparameterize_softplus": {
         "two cases": "e = np.exp(-np.abs(rho))\n"
         "    return dz, dz * eps * np.where(rho < 0, e / (1 + e), 1 / (1 + e))",
+    },
+    "mean_squared_error": {
+        "expanded": "return 2 / y.size * y - 2 / y.size * x",
+        "by the halves": "d = y - x\n    return (d + d) / d.shape[0] / d.shape[1]",
+    },
+    "kl": {
+        "in sigma": "s = np.exp(logvar / 2)\n"
+        "    return mu / len(mu), (s + 1) * (s - 1) / (2 * len(mu))",
     },
     "dense_dW": {
         "einsum": "return np.einsum('ni,no->io', x, dy)",
@@ -250,7 +284,18 @@ def test_what_is_computed_is_counted(body: str, values: int, curved: int) -> Non
         ("y = (x - 1) * (x + 1)", False),
         ("y = [v + h for v in x.ravel() for h in (1e-3, -1e-3)]", True),
         ("y = [v + 1e-3 for v in x.ravel()]", False),
+        ("y = (x + 3) ** 2 - (x - 3) ** 2", True),
+        ("y = (x + 3) @ x.T - (-3 + x) @ x.T", True),
+        ("y = (x + 3) ** 2 - (x - 2) ** 2", False),
+        ("y = (x + 3) - (x - 3)", False),
+        ("y = (x + 3) ** 2 + (x - 3) ** 2", False),
+        ("y = (x + 3) ** 2 - 2 * (x - 3)", False),
+        ("y = np.exp(x + 3) - np.sin(x - 3)", False),
+        ("t = np.exp(x); y = (t + 3) ** 2 - (t - 3) ** 2", False),
+        ("t = x * 1; t += 1; y = (t + 3) ** 2 - (x - 3) ** 2", False),
+        ("y = (x + 3).sum() - (x - 3).sum()", True),
+        ("y = (x + 3).sum() - x.sum()", False),
     ],
 )
-def test_small_steps_are_noted(body: str, nudges: bool) -> None:
+def test_steps_are_noted(body: str, nudges: bool) -> None:
     assert counted(body, np=np, x=np.arange(6.0).reshape(2, 3)).nudges is nudges

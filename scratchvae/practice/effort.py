@@ -9,8 +9,9 @@ A derivative costs about as much as the function that it belongs to; a numerical
 function again and again, at inputs that are moved. So the numbers that come out of the operators
 and of NumPy's and math's functions are counted, whatever name they go by; those of *curved*
 functions (an exponential, a power, a tanh), which a derivative takes once or twice, are counted
-apart; and it is noted by what each number is moved. Like `child`, this file imports NumPy and
-nothing of this package.
+apart; and it is noted by what each number is moved. A central difference of a quadratic function
+takes two values only and is exact with any step, so `Terms` looks for its form. Like `child`, this
+file imports NumPy and nothing of this package.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Effort:
         self.see = see
         self.values = self.curved = 0
         self.moves: dict[Any, set[float]] = {}  # of an array or a number: what was added to it
+        self.terms = Terms()
 
     @property
     def names(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ class Effort:
             self.move(name, a, b)
             if name != "Sub":
                 self.move(name, b, a)
+        self.terms.note(name, value, (a, b))
         terms = np.shape(a)[-1] if name == "MatMult" and np.ndim(a) else 1
         self.count(value, terms, name == "Pow" and not _plain(b))
         return value
@@ -145,7 +148,9 @@ class Effort:
 
     @property
     def nudges(self) -> bool:
-        """Whether something is moved by several small steps: one array, or numbers alike."""
+        """Whether something is moved by several small steps, or by any two in opposite ways."""
+        if self.terms.mirrored:
+            return True
         several = {k: frozenset(v) for k, v in self.moves.items() if len(v) > 1}
         if any(isinstance(key, bytes) for key in several):
             return True
@@ -154,6 +159,7 @@ class Effort:
 
     def saw(self, name: str, value: Any) -> Any:
         """Count what an assignment such as a += b computed."""
+        self.terms.forget(value)
         self.count(value, 1, name == "Pow")
         return value
 
@@ -162,6 +168,9 @@ class Effort:
         counted = [self.counting(a) if _computes(a) else a for a in arguments]
         value = function(*counted, **options)
         if _computes(function):
+            owner = getattr(function, "__self__", None)
+            parts = (owner, *arguments) if isinstance(owner, np.ndarray) else arguments
+            self.terms.note(_name(function), value, (*parts, *options.values()))
             self.count(value, 1, _curved(function) and not _plain_power(function, arguments))
         return value
 
@@ -177,6 +186,78 @@ class Effort:
         self.values += size
         self.curved += size * curved
         self.see(value)
+
+
+class Terms:
+    """Where values come from: finds f(u + c) - f(u - c), which differentiates f by u.
+
+    u must come from the arguments by + - * / @ alone. In a function of them, a derivation may have
+    the same form: with t = exp(2 x), tanh'(x) is ((t + 1)^2 - (t - 1)^2) / (t + 1)^2.
+    """
+
+    MOST = 20_000  # terms: an endless loop is to run out of time, not of memory
+    DEEP = 50  # operations in f
+    RATIONAL = ("Add", "Sub", "Mult", "Div", "MatMult")
+
+    def __init__(self) -> None:
+        self.mirrored = False
+        self.terms: list[tuple[Any, ...]] = []  # (operation, numbers of its parts), or a value
+        self.numbers: dict[tuple[Any, ...], int] = {}  # where in `terms` one is
+        self.rational: list[bool] = []
+        self.known: dict[int, tuple[Any, int]] = {}  # by id: a value, kept alive, and its term
+        self.shifts: dict[int, tuple[int, float]] = {}  # of the term u + c: u and c
+
+    def note(self, name: str, value: Any, parts: tuple[Any, ...]) -> None:
+        """Note that an operator or a function has made a value of its parts."""
+        if len(self.terms) > self.MOST or not isinstance(value, np.ndarray | np.floating | float):
+            return
+        inside = [self.term(part) for part in parts]
+        term = self.number((name, *inside))
+        self.rational[term] = name in self.RATIONAL and all(self.rational[i] for i in inside)
+        self.known[id(value)] = (value, term)
+        if name in ("Add", "Sub"):
+            by = [_single(part) for part in parts]
+            if by[1] and self.rational[inside[0]]:
+                self.shifts[term] = (inside[0], by[1] if name == "Add" else -by[1])
+            elif by[0] and self.rational[inside[1]] and name == "Add":
+                self.shifts[term] = (inside[1], by[0])
+            elif name == "Sub" and not any(i in self.shifts for i in inside):
+                self.mirrored = self.mirrored or self.opposite(*inside)
+
+    def forget(self, value: Any) -> None:
+        """A value was changed in its place."""
+        self.known.pop(id(value), None)
+
+    def term(self, value: Any) -> int:
+        """The number of the term that a value is; what was not made here is its own term."""
+        if id(value) in self.known:
+            return self.known[id(value)][1]
+        if isinstance(value, np.ndarray):
+            return self.number(("array", value.shape, value.tobytes()))
+        if isinstance(value, np.generic | float | int | str | None):
+            return self.number(("value", repr(value)))
+        return self.number(("other", len(self.terms)))
+
+    def number(self, term: tuple[Any, ...]) -> int:
+        """The number of a term, a new one if it is new."""
+        if term not in self.numbers:
+            self.numbers[term] = len(self.terms)
+            self.terms.append(term)
+            self.rational.append(True)
+        return self.numbers[term]
+
+    def opposite(self, i: int, j: int, deep: int = DEEP) -> bool:
+        """Whether two terms differ, and only so that one has u + c where the other has u - c."""
+        if i == j or deep == 0:
+            return False
+        if i in self.shifts and j in self.shifts:
+            (u, c), (v, d) = self.shifts[i], self.shifts[j]
+            return u == v and c == -d
+        (name, *mine), (other, *theirs) = self.terms[i], self.terms[j]
+        if name != other or name in ("array", "value", "other") or len(mine) != len(theirs):
+            return False
+        differ = {(one, two) for one, two in zip(mine, theirs, strict=True) if one != two}
+        return all(self.opposite(one, two, deep - 1) for one, two in differ)
 
 
 def _single(by: Any) -> float | None:
@@ -212,6 +293,10 @@ def _computes(function: Any) -> bool:
 
 
 def _curved(function: Any) -> bool:
+    return _name(function) in CURVED
+
+
+def _name(function: Any) -> str:
     owner = getattr(function, "__self__", None)
     named = owner if isinstance(owner, np.ufunc) else function
-    return getattr(named, "__name__", "") in CURVED
+    return str(getattr(named, "__name__", ""))
