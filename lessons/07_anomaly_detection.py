@@ -189,8 +189,8 @@ assert out["ink count"][1] < 0.1
 # 8個よりもすべてをよく再構成しますが、異常まで再構成してしまうので、検知力は落ちます。
 
 # %%
-# The failure on digit 1 / 数字の1での失敗
-# ----------------------------------------
+# The failure on digit 1 / 数字「1」での失敗
+# ------------------------------------------
 # Left out, 1 has an AUC far under 0.5: the model that has never seen a 1 makes a smaller error of
 # 1s than of most digits that it was trained on. Below, the means by digit for this model.
 #

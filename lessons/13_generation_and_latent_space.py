@@ -25,8 +25,8 @@ r"""
 """
 
 # %%
-# Why the prior is the place to draw from / なぜ事前分布から引くのか
-# ------------------------------------------------------------------
+# Why the prior is the place to draw from / なぜ事前分布からサンプリングするのか
+# ------------------------------------------------------------------------------
 # To generate, draw z and decode it. The decoder gives digits only where it was trained: near the
 # codes of digits. Taken over all images x, these codes have the distribution
 # :math:`q(z) = E_x[q(z|x)]`, the aggregate posterior. Write

@@ -26,8 +26,8 @@ INDEX = DOCS / "_ext" / "lessons.rst"
 COPY = DOCS / "_build" / "scripts"
 DOWNLOADS = {
     "en": "Download this lesson: :download:`notebook </{0}.ipynb>`, :download:`script </{0}.py>`",
-    "ja": "この講をダウンロード： :download:`ノートブック </{0}.ipynb>` "
-    "、 :download:`スクリプト </{0}.py>`",
+    "ja": r"この講をダウンロード：\ :download:`ノートブック </{0}.ipynb>`"
+    r"、\ :download:`スクリプト </{0}.py>`",
 }
 FIGURE = re.compile(r'^plots\.save\(.*"(out/\w+\.png)"\)', re.MULTILINE)
 

@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
 if (document.documentElement.lang === "ja") {
   document.addEventListener("DOMContentLoaded", () => {
     for (const button of document.querySelectorAll("button.theme-switch-button"))
-      button.ariaLabel = "配色";
+      button.ariaLabel = "配色の切り替え";
     for (const button of document.querySelectorAll("button[data-mode=auto]"))
       button.lastChild.textContent = "端末の設定";
   });
