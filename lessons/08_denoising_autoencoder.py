@@ -19,7 +19,7 @@ r"""
    * - ガウスノイズ、マスキングノイズ、ごま塩ノイズ
      - Gaussian, masking, salt-and-pepper noise
    * - リッジ回帰、正則化
-     - ridge regression, regularisation
+     - ridge regression, regularization
    * - 条件付き期待値
      - conditional expectation
 """
