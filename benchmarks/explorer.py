@@ -52,8 +52,8 @@ next(function step(now) {
               between_median: sorted(between, 0.5), between_95: sorted(between, 0.95) });
 });
 """
-SIX = "document.querySelectorAll('#panel-walk .thumbs button')[6].click();"
-DECODED = SIX + "document.getElementById('show-decoded').click();"
+NINE = "document.querySelectorAll('#panel-walk .thumbs button')[9].click();"
+DECODED = NINE + "document.getElementById('show-decoded').click();"
 POSTERIOR = """
 document.getElementById("tab-posterior").click();
 document.querySelectorAll("#panel-posterior .thumbs button")[8].click();
@@ -61,7 +61,7 @@ for (let i = 0; i < 60; i++) document.getElementById("draw-eps").click();
 """
 PICTURES = {
     "explorer-desktop": (DESKTOP, "en", "light", DECODED),
-    "explorer-phone": (PHONE, "ja", "dark", SIX),
+    "explorer-phone": (PHONE, "ja", "dark", NINE),
     "explorer-posterior": (DESKTOP, "en", "light", POSTERIOR),
 }
 

@@ -45,11 +45,11 @@ def main() -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the lessons run in as many processes as cores
     os.environ["PYTHONPATH"] = str(DOCS / "_ext")
     model = str(BUILD / "run")
-    train = ("train", "vae", "--n-latent", "2", "--epochs", "12", "--quiet", "--out", model)
     if not (BUILD / "run").exists():
-        run("scratchvae", *train)
+        shape = ("--hidden", "256,64", "--n-latent", "2", "--epochs", "15")
+        run("scratchvae", "train", "vae", *shape, "--quiet", "--out", model)
     HTML.mkdir(parents=True, exist_ok=True)
-    (HTML / "explorer.html").write_text("<!doctype html><title>x</title>")
+    run("scratchvae", "explore", model, "--out", str(HTML / "explorer.html"))
     for language in LANGUAGES:
         doctrees, out = str(BUILD / "doctrees" / language), str(HTML / language)
         options = (

@@ -28,12 +28,13 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 templates_path = ["_templates"]
 default_role = "code"
+highlight_language = "none"  # a docstring's formulas; code says what it is
 nitpicky = True
 # What the signatures name and this site does not describe: there is no network to look it up.
 nitpick_ignore_regex = [("py:.*", r"(?!scratchvae\.).*"), ("py:.*", r".*\.(Array|Function|T)")]
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
+autodoc_default_options = {"members": True, "ignore-module-all": True}
 autodoc_typehints_format = "short"
 autosummary_generate_overwrite = True
 napoleon_use_ivar = True
@@ -61,13 +62,14 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_search_summary = False  # it would be fetched, which a page opened from the disk may not
 html_math_renderer = "mathml"
-html_sidebars = {"index": [], "practice": [], "explorer": [], "glossary": []}
+html_sidebars = {"**": ["sidebar-nav-bs"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "navbar_persistent": ["search-button", "language"],
     "footer_start": ["copyright"],
     "footer_end": [],
+    "search_bar_text": "scratchvae",
     "secondary_sidebar_items": ["page-toc"],
     "navigation_depth": 2,
     "show_toc_level": 2,

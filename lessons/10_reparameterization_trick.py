@@ -4,7 +4,7 @@ r"""
 
 | After this lesson you can say why a sample has no derivative, derive the two ways around that,
   write the reparameterization trick with its backward pass, and find its two classic bugs.
-| この講を終えると、標本が微分できない理由を説明し、それを避ける2つの方法を導けます。
+| この講を終えると、サンプリングが微分できない理由を説明し、それを避ける2つの方法を導けます。
   再パラメータ化トリックを逆伝播まで書け、よくある2つのバグを見つけられます。
 
 | Needs lessons 1 and 9. Runs in about 1 s on two cores.

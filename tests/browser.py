@@ -39,7 +39,8 @@ class Browser:
         """Open the file as a reader would who was never there before, with the network cut."""
         cdp, (width, height) = self.driver.execute_cdp_cmd, size
         phone = width < 600
-        self.driver.get("about:blank")
+        self.driver.get("file:///")  # all files share one storage
+        self.run("localStorage.clear(); sessionStorage.clear()")
         cdp("Network.enable", {})
         cdp(
             "Network.emulateNetworkConditions",
@@ -56,7 +57,6 @@ class Browser:
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": theme}]},
         )
-        cdp("Storage.clearDataForOrigin", {"origin": "file://", "storageTypes": "all"})
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         self._log = []

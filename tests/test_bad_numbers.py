@@ -204,7 +204,9 @@ def test_per_example_refuses_what_would_broadcast(name):
         with pytest.raises(ValueError, match=r"the output must have shape"):
             loss.per_example(bad, x)
     for bad in (x[0], x[:0], x[:, :0], x[None]):
-        with pytest.raises(ValueError, match=r"got x of shape .*, want \(B, D\)$"):
+        with pytest.raises(
+            ValueError, match=rf"^{type(loss).__name__}: got x of shape .*, want \(B, D\)$"
+        ):
             loss.per_example(good, bad)
 
 

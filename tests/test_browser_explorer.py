@@ -354,22 +354,33 @@ def test_several_runs_and_no_room(
     assert report["without_encoder"] == [str(paths[1])]
     show(browser, tmp_path / "x.html")
     assert browser.run("return document.getElementById('run-name').textContent") == "β = 0.5"
-    browser.run(
-        "const run = document.getElementById('run'); run.value = 1;"
-        "run.dispatchEvent(new Event('input'))"
-    )
-    browser.wait("document.getElementById('run-name').textContent === 'β = 4'")
+    slide_to(browser, 1, "β = 4")
     z = spread(models[4.0])[:10]
     want = models[4.0].decode(z)
     assert np.abs(decoded(browser, z.tolist()) - want).max() <= explorer.AGREEMENT
     codes = np.array(browser.run("return explorer.codes().map(({ mu }) => [...mu])"))
     assert codes.shape == (60, 2)
+    slide_to(browser, 0, "β = 0.5")
     browser.click("#tab-own")
+    browser.click("#test-image")
+    x = np.array(browser.run("return [...explorer.state.own]"), np.float32)[None]
+    np.testing.assert_allclose(z_of(browser), models[0.5].codes(x)[0], atol=5e-3)
+    slide_to(browser, 1, "β = 4")
     assert "did not fit" in browser.run("return document.getElementById('own-text').textContent")
     browser.click("#tab-posterior")
     browser.click("#draw-eps")
     assert browser.console_errors() == []
     assert browser.outside_requests() == []
+
+
+def slide_to(browser: Browser, run: int, name: str) -> None:
+    """Move the slider between the runs."""
+    browser.run(
+        "const slider = document.getElementById('run'); slider.value = arguments[0];"
+        "slider.dispatchEvent(new Event('input'))",
+        run,
+    )
+    browser.wait("document.getElementById('run-name').textContent === arguments[0]", name)
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP])
@@ -403,3 +414,15 @@ def test_the_language_that_was_asked_for(browser: Browser, tmp_path: Path) -> No
     browser.click("[data-language=en]")
     browser.driver.refresh()  # the reader's choice is remembered
     assert browser.run("return document.documentElement.lang") == "en"
+
+
+def test_a_change_of_language_loses_nothing(opened: Any, browser: Browser) -> None:
+    opened("vae")
+    browser.click("#tab-posterior")
+    for _ in range(3):
+        browser.click("#draw-eps")
+    z = z_of(browser)
+    browser.click("[data-language=ja]")
+    browser.click("#theme")
+    assert browser.run("return explorer.state.draws.length") == 3
+    assert (z_of(browser) == z).all()

@@ -1,6 +1,7 @@
 """The numerical derivatives one by one: where they look, what they answer, how far to trust it."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -67,6 +68,70 @@ def test_a_central_difference_and_its_error(x):
     assert found.error == pytest.approx(3 * h * h + roundoff, rel=0.02)
     assert (found.method, found.kind) == ("central", "smooth")
     np.testing.assert_allclose(seen.at, x + h * np.array([2, -2, 1, -1]), rtol=1e-5)
+
+
+# -------------------------------------------------------------------------------- complex steps
+
+
+def test_the_imaginary_part_along_a_direction():
+    x, slopes = np.array([3.0, 4.0, 12.0]), np.array([1.0, 10.0, 100.0])
+    line = Line(lambda d: (slopes * d["x"]).sum(), {"x": x}, "x", np.array([0.5, 0.0, -1.0]))
+    assert line.imaginary() == pytest.approx(0.5 - 100)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: float(x[0].real),  # real all the way
+        lambda x: x,  # no scalar
+        lambda x: np.exp(1000 * x).sum(),  # not finite
+        lambda x: np.abs(x).sum(),
+        lambda x: np.array(x, dtype=float).sum(),
+    ],
+)
+def test_where_there_is_no_imaginary_part(f):
+    x = np.array([3.0, 4.0])
+    assert Line(lambda d: f(d["x"]), {"x": x}, "x", 0).imaginary() is None
+
+
+def test_a_warning_of_f_is_left_to_who_asked():
+    def f(inputs):
+        warnings.warn("slow", UserWarning, stacklevel=1)
+        return inputs["x"].sum()
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        assert Line(f, {"x": np.ones(2)}, "x", 0).imaginary() == 1
+
+
+def complex_step(off, noise=0.0):
+    """Of x^2 at 1, with a complex derivative that is off by so much; and where it was looked at."""
+    x, at = np.array([1.0]), []
+
+    def f(inputs):
+        x = inputs["x"][0]
+        if isinstance(x, complex):
+            return x * x + 1e-30j * off
+        at.append(float(x))
+        return x * x
+
+    return derivatives._complex_step(Line(f, {"x": x}, "x", 0), noise), at
+
+
+def test_a_complex_step_is_believed_within_the_doubt_of_a_central_difference():
+    eps = float(np.finfo(float).eps)
+    h = eps ** (1 / 3)
+    for noise in (0.0, 1e-13, 1e-6):
+        doubt = 1e3 * eps ** (2 / 3) * 2 + 10 * noise / h
+        for off in (-0.97 * doubt, 0.97 * doubt):
+            found, at = complex_step(off, noise)
+            assert found.value == pytest.approx(2 + off, rel=1e-13)
+            assert found.error == pytest.approx(1e-15 * abs(2 + off) + 10 * noise, rel=1e-6)
+            assert (found.method, found.kind) == ("complex", "smooth")
+            np.testing.assert_allclose(np.array(at) - 1, [h, -h], rtol=1e-6)
+        if noise < 1e-8:  # else the doubt is as large as the slope, by which it grows
+            assert complex_step(1.03 * doubt, noise)[0] is None
+            assert complex_step(-1.03 * doubt, noise)[0] is None
 
 
 # --------------------------------------------------------------------------------------- kinks
@@ -219,3 +284,84 @@ def test_an_f_that_is_not_finite_around_x_has_the_round_off_of_its_value():
     x = np.array([2.0])
     _, noise = value_and_noise(lambda d: 2.0 if d["x"][0] == 2 else math.nan, {"x": x}, "x")
     assert noise == 2 * np.finfo(float).eps
+
+
+# ------------------------------------------------------------------------ Ridders' method, in all
+
+SMOOTH = {
+    # name: (f, x, f', the error that it may have, relative to f', evaluations of f)
+    "x^3": (lambda x: x**3, 2.0, 12.0, 1e-13, 24),
+    "exp": (np.exp, 1.0, np.e, 1e-12, 26),
+    "log near 0": (np.log, 0.05, 20.0, 1e-11, 34),
+    "a root near 0": (np.sqrt, 0.02, 0.5 / 0.02**0.5, 1e-11, 32),
+    "a fast wave": (lambda x: np.sin(300 * x), 0.1, 300 * math.cos(30), 1e-11, 36),
+    "a faster wave": (lambda x: np.sin(1e4 * x), 0.3, 1e4 * math.cos(3000), 1e-9, 40),
+    "a steep step": (
+        lambda x: np.tanh(1e4 * x), 2e-4, 1e4 / math.cosh(2) ** 2, 1e-11, 42
+    ),
+    "a narrow bell": (
+        lambda x: np.exp(-((x / 1e-3) ** 2)), 5e-4, -1e3 * math.exp(-0.25), 1e-11, 38
+    ),
+    "a pole nearby": (lambda x: 1 / (1 + (1e3 * x) ** 2), 1e-3, -500.0, 1e-11, 42),
+    "a small slope of a large f": (lambda x: 1e6 + x, 1.0, 1.0, 1e-8, 36),
+    "no slope": (lambda x: 3.0, 1.0, 0.0, 1e-13, 22),
+    "a kink at a hundredth": (lambda x: np.exp(x) + abs(x - 0.01), 0.0, 0.0, 1e-11, 36),
+    "a kink at a thousandth": (lambda x: np.exp(x) + abs(x - 0.001), 0.0, 0.0, 1e-11, 36),
+    "a slight kink nearby": (lambda x: np.exp(x) + 0.0055 * abs(x + 0.07), 0.0, 1.0055, 1e-11, 32),
+    "a kink on the other side": (lambda x: np.exp(x) + abs(x + 0.001), 0.0, 2.0, 1e-11, 36),
+}  # fmt: skip
+KINKS = {
+    # name: (f, the slopes left and right of 0, the error, evaluations)
+    "curves": (lambda x: np.exp(2 * x) if x > 0 else np.exp(-3 * x), -3.0, 2.0, 1e-10, 38),
+    "waves": (lambda x: np.sin(3 * x) if x > 0 else 5 * np.sin(x), 5.0, 3.0, 1e-11, 34),
+    "a slight one": (lambda x: np.exp(x) + 1e-3 * abs(x), 0.999, 1.001, 1e-10, 40),
+    "a ReLU": (lambda x: max(x, 0.0), 0.0, 1.0, 1e-13, 30),
+}
+
+
+def ridders(f, x):
+    """The derivative, and how often f was evaluated for it."""
+    calls = [0]
+
+    def counted(inputs):
+        calls[0] += 1
+        return float(f(inputs["x"][0]))
+
+    x = np.array([x])
+    return derivatives.differentiate(counted, {"x": x}, "x", [0], "richardson")[0], calls[0]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_ridders_is_as_exact_as_it_says_and_as_cheap(name):
+    f, x, exact, error, evaluations = SMOOTH[name]
+    found, calls = ridders(f, x)
+    assert (found.kind, found.method) == ("smooth", "richardson")
+    assert abs(found.value - exact) <= found.error <= error * max(abs(exact), 1)
+    assert calls <= evaluations
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_ridders_on_both_sides_of_a_kink(name):
+    f, left, right, error, evaluations = KINKS[name]
+    found, calls = ridders(f, 0.0)
+    assert (found.kind, found.method) == ("kink", "richardson")
+    assert abs(found.left - left) <= found.error <= error
+    assert abs(found.right - right) <= found.error
+    assert found.value == (found.left + found.right) / 2
+    assert calls <= evaluations
+
+
+@pytest.mark.parametrize(
+    ("f", "kind"),
+    [
+        (lambda x: float(x > 0), "jump"),
+        (lambda x: x + 1e-6 * (x >= 0), "jump"),
+        (lambda x: math.copysign(abs(x) ** 0.3, x), "jump"),
+        (lambda x: 1.0 if x == 0 else math.nan, "not finite"),
+        (lambda x: math.log(x) if x > 0 else math.inf, "not finite"),
+    ],
+)
+def test_what_ridders_refuses(f, kind):
+    found, _ = ridders(f, 0.0)
+    assert (found.kind, found.error) == (kind, math.inf)
+    assert math.isnan(found.value)

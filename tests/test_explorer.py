@@ -145,6 +145,19 @@ def test_numbers_that_no_page_holds_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "explorer.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("rows", "shape"), [((36,), [6, 6]), ((35,), None), ((5, 7), [5, 7]), ((1,), [1, 1])]
+)
+def test_the_shape_of_images(
+    tmp_path: Path, rows: tuple[int, ...], shape: list[int] | None
+) -> None:
+    np.save(tmp_path / "own.npy", np.random.default_rng(0).random((20, *rows)))
+    config = {"model": "ae", "n_features": int(np.prod(rows)), "hidden": [3], "n_latent": 1}
+    save(tmp_path / "run", config, str(tmp_path / "own.npy"))
+    explorer.write_explorer([tmp_path / "run"], tmp_path / "x.html")
+    assert content(tmp_path / "x.html")["shape"] == shape
+
+
 @pytest.mark.parametrize("labels", [None, "many", "few"])
 def test_data_of_your_own(tmp_path: Path, labels: str | None) -> None:
     rng = np.random.default_rng(0)

@@ -425,6 +425,54 @@ def test_a_right_gradient_left_from_before_is_no_answer():
         assert [f.kind for f in again["W"].findings] == ["zero"]
 
 
+class TinyAndAccumulating(Linear):
+    """Its gradients are of 1e-11: next to nothing, but wrong by half all the same."""
+
+    def forward(self, x):
+        return 1e-12 * super().forward(x)
+
+    def backward(self, dy):
+        self.dW += 1e-12 * (self.x.T @ dy)
+        self.db[...] = 1e-12 * dy.sum(axis=0)
+        return 1e-12 * (dy @ self.W.T)
+
+
+class WorseTheSecondTime(Linear):
+    """What was refused the first time is not refused again for being different."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.calls += 1
+        self.db[...] += self.calls
+        self.dW[0, 0] = math.nan
+        return dx[: self.calls]
+
+
+def test_gradients_that_change_in_a_second_backward():
+    x = RNG.standard_normal((B, D))
+    report = check_layer(TinyAndAccumulating(), x)
+    assert [f.kind for t in report.tensors for f in t.findings] == ["accumulated"]
+    assert report["W"].findings[0].text == (
+        "dW changes when backward is called again after the same forward: it must be written, not "
+        "added to what is there"
+    )
+    report = check_layer(WorseTheSecondTime(), x)
+    kinds = {t.name: [f.kind for f in t.findings] for t in report.tensors}
+    assert kinds == {"x": ["wrong shape"], "W": ["not finite"], "b": ["offset", "accumulated"]}
+
+
+def test_a_direction_moves_every_element_equally():
+    check = gradcheck._Check(None, {}, "auto", 1e-9, np.random.default_rng(0), 3, {}, {}, 0)
+    direction = check.direction(np.zeros((20, 5)))
+    assert direction.shape == (20, 5)
+    assert set(np.unique(direction)) == {-0.1, 0.1}
+    assert abs(direction.sum()) < 4
+
+
 def test_the_options_reach_the_check():
     x, options = RNG.standard_normal((B, D)), {"tolerance": 0.5, "method": "central"}
     for report in (
@@ -1026,6 +1074,15 @@ def test_a_model_that_adds_up_its_gradients(monkeypatch):
     assert report["decoder.2.b"].findings[0].kind == "accumulated"
 
 
+def test_a_model_that_does_not_write_a_gradient(monkeypatch):
+    model, x, noise = small()
+    for value in (0.0, 2.0):  # what stands there from before counts for nothing
+        model.grad[...] = value
+        monkeypatch.setattr(model, "backward", lambda: None)
+        report = check_model(model, x, noise)
+        assert {f.kind for t in report.tensors for f in t.findings} == {"zero"}
+
+
 def test_a_model_whose_parameters_are_not_views_of_theta(monkeypatch):
     model, x, noise = small()
     copies = {name: p.copy() for name, p in model.named_parameters().items()}
@@ -1069,6 +1126,83 @@ def test_a_report_is_a_table_and_a_dict():
         "names": ["2"],
     }
     assert plain["tensors"][0]["worst_index"] == list(report["mu"].worst_index)
+
+
+def test_what_a_report_holds():
+    x = np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
+    claim = 2 * x
+    claim[1, 0] = 8.8
+    (found,) = check_gradients(lambda x: (x**2).sum(), x, claim, method="richardson").tensors
+    assert (found.name, found.shape, found.verdict) == ("x", (2, 3), "wrong")
+    largest = max(np.linalg.norm(claim), np.linalg.norm(2 * x))
+    assert found.norm_error == pytest.approx(0.8 / largest)
+    assert found.worst_error == pytest.approx(0.8 / 8.8)
+    assert (found.worst_index, found.method, found.checked) == ((1, 0), "richardson", "6 of 6")
+    assert 0 < found.numeric_error < 1e-11
+    assert found.kinks == ()
+
+
+def test_what_a_report_holds_of_directions():
+    x = RNG.standard_normal((5, 6))
+    options = {"method": "richardson", "exhaustive": 29, "directions": 4}
+    (found,) = check_gradients(lambda x: (x**2).sum(), x, 2 * x, **options).tensors
+    assert found.ok
+    assert re.fullmatch("4 directions, [3-6] of 30", found.checked)
+    options["exhaustive"] = 30
+    (found,) = check_gradients(lambda x: (x**2).sum(), x, 2 * x, **options).tensors
+    assert found.checked == "30 of 30"
+
+
+def test_a_report_names_the_kinks():
+    x = np.array([[1.0, 0.0], [0.0, -2.0]])
+    (found,) = check_gradients(lambda x: np.maximum(x, 0).sum(), x, (x > 0) * 1.0).tensors
+    assert (found.verdict, found.kinks) == ("kink", ((0, 1), (1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("f", "claim", "verdict", "text"),
+    [
+        (lambda x: x.sum(), None, "wrong", "encoder.0.dW: there is no gradient"),
+        (
+            lambda x: x.sum(),
+            "ones",
+            "wrong shape",
+            "encoder.0.dW is a str, want an array of shape (2,)",
+        ),
+        (lambda x: math.nan, np.ones(2), "not finite", "f itself is not finite here"),
+        (
+            lambda x: float(x[1] > 0),
+            np.zeros(2),
+            "not finite",
+            "encoder.0.dW cannot be checked: f jumps or has a vertical tangent, at (1,)",
+        ),
+        (
+            lambda x: 0.0 if x[1] == 0 else math.nan,
+            np.zeros(2),
+            "not finite",
+            "encoder.0.dW cannot be checked: f is not finite on both sides, at (1,)",
+        ),
+    ],
+)
+def test_why_a_gradient_is_refused(f, claim, verdict, text):
+    name = "encoder.0.W"
+    x = {name: np.array([1.0, 0.0])}
+    report = check_gradients(lambda values: f(values[name]), x, {name: claim})
+    assert report[name].verdict == verdict
+    assert [f.text for f in report[name].findings] == [text]
+
+
+def test_too_uncertain_to_tell():
+    x = np.array([0.1, 0.2])
+    report = check_gradients(lambda x: np.round(1000 + np.sin(x).sum(), 8), x, np.cos(x))
+    assert report.verdict == "inconclusive"
+    (finding,) = report["x"].findings
+    assert re.fullmatch(
+        r"dx: the numerical derivative is uncertain by \d\.\de-\d\d, too much for a tolerance "
+        r"of 1e-09; take float64 or other inputs",
+        finding.text,
+    )
+    assert finding.kind == "inconclusive"
 
 
 def test_the_verdict_of_a_report_is_the_worst():

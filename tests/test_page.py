@@ -117,6 +117,10 @@ def test_the_base_in_a_browser(
     browser.driver.refresh()  # both are remembered
     assert browser.run("return document.title") == "A <try>"
     assert browser.run("return document.documentElement.dataset.theme") == "light"
+    browser.open_page(path, size, fragment="#lang=ja&theme=dark&more=1")  # embedded
+    assert browser.run("return document.title") == "試し"
+    browser.click("[data-language=en]")
+    assert browser.run("return location.hash") == "#theme=dark&more=1"
     assert browser.overflow() == 0
     assert browser.console_errors() == []
     assert browser.outside_requests() == []

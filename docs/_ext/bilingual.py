@@ -29,9 +29,13 @@ _seam = re.compile(rf"(?<=[{WIDE}])\n *(?=[^\s`*:|])|(?<=[^\s`*|])\n *(?=[{WIDE}
 
 def pick(text: str, language: str) -> str:
     """Return what a page in ``language`` keeps of a reStructuredText."""
-    paragraphs = re.split(r"\n[ \t]*\n", _underline.sub(r"\1\n\n", text.strip("\n")))
-    kept = (_paragraph(paragraph, language) for paragraph in paragraphs)
-    return "\n\n".join(paragraph for paragraph in kept if paragraph) + "\n"
+    text = _underline.sub(r"\1\n\n", text.strip("\n"))
+    paragraphs = re.split(r"(\n(?:[ \t]*\n)+)", "\n\n" + text)[1:]
+    kept = ""
+    for blank, paragraph in zip(paragraphs[::2], paragraphs[1::2], strict=True):
+        if mine := _paragraph(paragraph, language):
+            kept += blank + mine
+    return kept.strip("\n") + "\n"
 
 
 def side(text: str, language: str) -> str:

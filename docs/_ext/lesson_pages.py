@@ -15,7 +15,6 @@ from typing import Any
 
 from bilingual import pick
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.notebook import jupyter_notebook, save_notebook
@@ -125,12 +124,10 @@ class LessonPath(SphinxDirective):
             (LESSONS / name).read_text(encoding="utf-8"),
             re.MULTILINE,
         )
+        folder = "" if self.env.docname.startswith("lessons/") else "lessons/"
         cards = nodes.container(classes=["lesson-path"])
         for thumbnail, title, stem, what, keywords in rows:
-            link = addnodes.pending_xref(
-                "", refdomain="std", reftype="doc", reftarget=f"/lessons/{stem}", refexplicit=True
-            )
-            link["refdoc"] = self.env.docname
+            link = nodes.reference(refuri=f"{folder}{stem}.html", internal=True)
             link += nodes.image(uri=f"/../lessons/{thumbnail}", alt="", classes=["thumbnail"])
             link += nodes.inline(text=title, classes=["lesson-title"])
             link += nodes.inline(text=what, classes=["lesson-what"])

@@ -21,6 +21,7 @@ PRIME = re.compile(r"<msup>(<mi>\w</mi>)<mi>(&#x(?:0203[2-4]|02057);)</mi></msup
 UNARY = re.compile(
     r"(<m(?:row|td)[^<>]*>|<mo[^<>]*>(?:&#x0003D;|&#x00028;|&#x0002C;|\[)</mo>)<mo>(?=&#x0(?:2212|002B|00B1);)"
 )
+BREAKS = {f"<mo>&#x0{code};" for code in ("003D", "2264", "2265", "003C", "003E", "2248")}
 SIGNS = {
     "<mi>&#x000B1;</mi>": "<mo>&#x000B1;</mo>",
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
@@ -43,7 +44,22 @@ def to_mathml(tex: str, display: str) -> str:
         mathml = mathml.replace(sign, replacement)
     mathml = UNARY.sub(r"\1<mo form='prefix'>", mathml)
     mathml = PRIME.sub(r"<mrow>\1<mo lspace='0' rspace='0'>\2</mo></mrow>", mathml)
-    return FUNCTION.sub(_function, mathml)
+    mathml = FUNCTION.sub(_function, mathml)
+    return _breakable(mathml) if display == "inline" else mathml
+
+
+def _breakable(mathml: str) -> str:
+    """Cut a long formula of a line before its equals signs, where TeX would break the line too."""
+    start, content, end = re.fullmatch(r"(<math[^>]*><mrow>)(.*)(</mrow></math>)", mathml).groups()
+    pieces, depth, kept = [""], 0, 0
+    for tag in re.findall(r"<[^<>]+>[^<>]*", content):
+        if depth == 0 and tag in BREAKS and kept > 8:
+            pieces.append("")
+            kept = 0
+        depth += 0 if "/>" in tag else -1 if tag.startswith("</") else 1
+        kept += not tag.startswith("</")
+        pieces[-1] += tag
+    return "".join(start + piece + end for piece in pieces)
 
 
 def _function(match: re.Match[str]) -> str:

@@ -32,8 +32,11 @@ def _escape(line: str) -> str:
     """Return a line of text with its code marked and its other signs escaped."""
     pieces = re.split(r"``?([^`]+)``?", line)
     pieces[::2] = (re.sub(r"([\\*|]|_\b|\b_)", r"\\\1", text) for text in pieces[::2])
-    pieces[1::2] = (f"``{code}``" for code in pieces[1::2])
-    return re.sub(r"(``)(?=\w)", r"\1", "".join(pieces))
+    for i in range(1, len(pieces), 2):  # "\\ " is nothing, and lets markup touch other signs
+        before = "\\ " if pieces[i - 1].strip(" ") and pieces[i - 1][-1] != " " else ""
+        after = "\\ " if pieces[i + 1] and pieces[i + 1][0] != " " else ""
+        pieces[i] = f"{before}``{pieces[i]}``{after}"
+    return "".join(pieces)
 
 
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

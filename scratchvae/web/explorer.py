@@ -12,6 +12,7 @@ Shapes by letter: N images, D features, I inputs, O outputs, L latents.
 from __future__ import annotations
 
 import base64
+import math
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ def _fit(parts: list[_Weights], data: Dataset, language: str | None) -> tuple[st
         content = {
             "runs": runs,
             "images": pack({"x": np.rint(x * 255).astype(np.uint8)}),
-            "shape": list(data.image_shape) if data.image_shape else None,
+            "shape": _shape(data),
             "labels": labels,
             "classes": classes,
             "name": data.name,
@@ -123,6 +124,13 @@ def _fit(parts: list[_Weights], data: Dataset, language: str | None) -> tuple[st
         f"explore: the page would have {size / 1e6:.1f} MB even without encoders, at most "
         f"{LIMIT / 1e6:.0f} MB are allowed; {advice}"
     )
+
+
+def _shape(data: Dataset) -> tuple[int, int] | None:
+    """Return height and width of the images; a square where nobody said so and it fits, or None."""
+    n_features = data.x_test.shape[1]
+    side = math.isqrt(n_features)
+    return data.image_shape or ((side, side) if side * side == n_features else None)
 
 
 def _labels(y: np.ndarray | None) -> tuple[list[int] | None, list[str]]:

@@ -19,7 +19,7 @@ const base = (() => {
     try { localStorage.setItem(`scratchvae.${key}`, value); } catch { /* then it is forgotten */ }
   }
 
-  /** Return what the address says after its #: an embedding page sets language=ja or theme=dark. */
+  /** Return what the address says after its #: an embedding page says #lang=ja&theme=dark. */
   const fromAddress = (key) => new URLSearchParams(location.hash.slice(1)).get(key);
 
   /** Keep `value` in the address, over a reload too; null takes it out. */
@@ -30,7 +30,7 @@ const base = (() => {
   }
 
   const choices = {
-    language: [fromAddress("language"), recall("language"), data.language, navigator.language.slice(0, 2)]
+    language: [fromAddress("lang"), recall("language"), data.language, navigator.language.slice(0, 2)]
       .find((name) => name === "en" || name === "ja") || "en",
     theme: [fromAddress("theme"), recall("theme")].find((name) => name === "light" || name === "dark"),
   };
@@ -53,7 +53,7 @@ const base = (() => {
     }
     for (const element of document.querySelectorAll("[data-i18n-label]")) {
       element.setAttribute("aria-label", text(element.dataset.i18nLabel));
-      element.title = text(element.dataset.i18nLabel);
+      if (element.matches("button")) element.title = text(element.dataset.i18nLabel);  // a picture says nothing else
     }
     for (const button of document.querySelectorAll("[data-language]")) {
       button.setAttribute("aria-pressed", String(button.dataset.language === language()));
@@ -65,7 +65,8 @@ const base = (() => {
   function choose(what, value) {
     choices[what] = value;
     remember(what, value);
-    if (fromAddress(what)) toAddress(what, null);
+    const key = what === "language" ? "lang" : what;
+    if (fromAddress(key)) toAddress(key, null);  // it would win over what was chosen
     apply();
   }
 

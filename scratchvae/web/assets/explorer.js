@@ -352,16 +352,28 @@ const explorer = (() => {
 
   // ------------------------------------------------------------------------------------ tools
 
+  /** Go to another tool: what it shows comes into the plane. */
   function choose(tool) {
     state.tool = tool;
     pause();
+    showTool();
+    enter();
+  }
+
+  function enter() {
+    if (state.tool === "path") along(state.t);
+    if (state.tool === "posterior") pick(state.picked);
+    if (state.tool === "own") afterOwn();
+  }
+
+  function showTool() {
+    const { tool } = state;
     for (const each of TOOLS) {
       $(`tab-${each}`).setAttribute("aria-selected", String(each === tool));
       $(`tab-${each}`).tabIndex = each === tool ? 0 : -1;
       $(`panel-${each}`).hidden = each !== tool;
     }
-    if (tool === "path") { drawStrips(); along(state.t); }
-    if (tool === "posterior") pick(state.picked);
+    if (tool === "path") drawStrips();
     if (tool === "own") drawOwn();
     redraw();
   }
@@ -683,7 +695,7 @@ const explorer = (() => {
     }
     makeSliders();
     scene.stale = true;
-    choose(state.tool);
+    showTool();
     render();
     say();
   }
@@ -791,7 +803,7 @@ const explorer = (() => {
       });
     }
     $("all-latents").addEventListener("click", () => { state.all = true; makeSliders(); redraw(); });
-    $("run").addEventListener("input", async (event) => { await take(Number(event.target.value)); words(); });
+    $("run").addEventListener("input", async (event) => { await take(Number(event.target.value)); words(); enter(); });
     TOOLS.forEach((tool, k) => {
       $(`tab-${tool}`).addEventListener("click", () => choose(tool));
       $(`tab-${tool}`).addEventListener("keydown", (event) => {
