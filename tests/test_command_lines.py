@@ -306,7 +306,7 @@ def run(argv, typed="", encoding="utf-8"):
 
 SET_ASIDE = re.compile(r"scratchvae: .* is no database or is damaged: .*\n")
 LACKS = re.compile(r"scratchvae: the encoding here, .*\n")
-ERROR = re.compile(r"scratchvae[a-z ]*: error: (.+)")
+ERROR = re.compile(r"scratchvae[a-zN ]*: error: (.+)")
 ANSWERED = ("exercise", "bughunt")  # these end in 1 where the answer does not pass
 HELP = re.compile(r"--(h(e(l(p)?)?)?|v\w*)$")  # --help, --version, abbreviated
 LEFT = ("exercises/", "bughunts/", "exercises", "bughunts")  # the learner's files
