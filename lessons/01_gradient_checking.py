@@ -7,8 +7,8 @@ r"""
 | この講を終えると、自分で導いた微分を数値で検証できます。手法と刻み幅hの選び方、相対誤差の
   読み方、折れ点の見分け方、そして勾配確認では決して見つからない誤りが分かります。
 
-Needs / 前提: NumPy, derivatives, Taylor's formula / NumPy、微分、テイラー展開.
-Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
+| Needs NumPy, derivatives, Taylor's formula. Runs in about 1 s on two cores.
+| 前提はNumPy、微分、テイラー展開。実行時間は約1秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,20 +25,20 @@ Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 """
 
 # %%
-# Four ways to a derivative
-# -------------------------
+# Four ways to a derivative / 微分を求める4つの方法
+# -------------------------------------------------
 # Backpropagation is derived by hand, and a sign is easily lost. A numerical derivative needs no
 # derivation, only values of f. Taylor's formula says how good it is:
 #
 # .. math:: f(x \pm h) = f \pm h f' + \tfrac{h^2}{2} f'' \pm \tfrac{h^3}{6} f''' +
-#           \tfrac{h^4}{24} f'''' \pm \dots
+#           \tfrac{h^4}{24} f'''' \pm \cdots
 #
 # .. math::
-#    \text{forward:} \quad \frac{f(x+h) - f(x)}{h} &= f' + \tfrac{h}{2} f'' + \dots \\
+#    \text{forward:} \quad \frac{f(x+h) - f(x)}{h} &= f' + \tfrac{h}{2} f'' + \cdots \\
 #    \text{central:} \quad C(h) = \frac{f(x+h) - f(x-h)}{2h}
-#    &= f' + \tfrac{h^2}{6} f''' + c\,h^4 + \dots \\
-#    \text{Richardson:} \quad \frac{4\,C(h/2) - C(h)}{3} &= f' - \tfrac14 c\,h^4 + \dots \\
-#    \text{complex step:} \quad \frac{\mathrm{Im} f(x + ih)}{h} &= f' - \tfrac{h^2}{6} f''' + \dots
+#    &= f' + \tfrac{h^2}{6} f''' + c\,h^4 + \cdots \\
+#    \text{Richardson:} \quad \frac{4\,C(h/2) - C(h)}{3} &= f' - \tfrac14 c\,h^4 + \cdots \\
+#    \text{complex step:} \quad \frac{\mathrm{Im} f(x + ih)}{h} &= f' - \tfrac{h^2}{6} f''' + \cdots
 #
 # In the central difference the even terms cancel. Richardson's combination cancels the next one
 # too: :math:`4 (h/2)^2 - h^2 = 0`, while :math:`(4 (h/2)^4 - h^4) / 3 = -h^4 / 4` is left. The
@@ -77,8 +77,8 @@ def complex_step(f, x, h):
 
 
 # %%
-# The U-curve
-# -----------
+# The U-curve / U字曲線
+# ---------------------
 # Why not h = 1e-15? Because f carries a relative round-off :math:`\varepsilon \approx 10^{-16}`.
 # The difference of two nearly equal values keeps that error and is then divided by h. With a
 # truncation error of order :math:`h^p` the total is about :math:`h^p + \varepsilon / h`, least near
@@ -147,8 +147,8 @@ assert errors["central, float32"].min() > 1e-6
 # 行います。
 
 # %%
-# A gradient
-# ----------
+# A gradient / 勾配
+# -----------------
 # The gradient of a function of many variables is found one variable at a time. An example is the
 # cross-entropy of a softmax, for a target t whose entries sum to 1:
 #
@@ -210,8 +210,8 @@ assert abs(by_hand[4] - right[4]) > 0.1 * right[4]  # 1e-13: the right entry loo
 assert check_gradients(cross_entropy, logits, right, method="central", tolerance=1e-8).ok
 
 # %%
-# What the library adds
-# ---------------------
+# What the library adds / ライブラリの機能
+# ----------------------------------------
 # ``check_gradients`` takes the complex step where f allows it and Richardson elsewhere, with a step
 # of its own for each entry, and says in words how a wrong gradient is wrong. Three mistakes:
 #
@@ -226,8 +226,8 @@ for wrong in (2 * W, W.T, np.where(np.eye(3) == 1, -W, W)):
     print("   ", report["W"].findings[0].text)
 
 # %%
-# The kink of ReLU
-# ----------------
+# The kink of ReLU / ReLUの折れ点
+# -------------------------------
 # :math:`\max(x, 0)` has the slope 0 left of 0 and 1 right of it. At 0 there is no derivative; every
 # number in [0, 1] is a subgradient, and backpropagation takes 0. The central difference gives 1/2
 # there, and :math:`(x + h) / 2h` wherever :math:`|x| < h`: a right gradient is called wrong. Of
@@ -260,8 +260,8 @@ assert complex_step(np.abs, -2.0, 1e-30) == 0
 assert np.isclose(numerical_gradient(lambda x: np.abs(x).sum(), np.array([-2.0]), "complex"), -1)
 
 # %%
-# What no gradient check can see
-# ------------------------------
+# What no gradient check can see / 勾配確認では見つからない誤り
+# -------------------------------------------------------------
 # It compares a backward pass with its own forward pass. If the forward pass computes the wrong
 # thing, it is differentiated perfectly:
 #

@@ -8,8 +8,8 @@ r"""
 | この講を終えると、全結合層y = xW + bのdW・db・dxを、微分の定義、添字、形状合わせの3通りで
   導けます。形状合わせでは何が決まらないか、バッチの1/Bをどこに置くかも説明できます。
 
-Needs / 前提: lesson 1.
-Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
+| Needs lesson 1. Runs in about 1 s on two cores.
+| 前提は第1講。実行時間は約1秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -26,8 +26,8 @@ Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 """
 
 # %%
-# The question
-# ------------
+# The question / 問題
+# -------------------
 # A dense layer takes a batch x (B, I), B examples with I inputs each, and returns y (B, O):
 #
 # .. math:: y = x W + b, \qquad W: (I, O), \quad b: (O,)
@@ -50,14 +50,14 @@ from scratchvae.datasets import mnist10k
 from scratchvae.gradcheck import check_gradients, check_layer
 
 # %%
-# First way: from the definition
-# ------------------------------
+# First way: from the definition / 方法1：定義から
+# ------------------------------------------------
 # The gradient of L at W is the matrix G with which a small change :math:`\delta W` changes L by
 # :math:`\langle G, \delta W\rangle = \sum_{ij} G_{ij}\,\delta W_{ij}`, up to second order. Changing
 # W by :math:`\delta W` changes y by exactly :math:`x\,\delta W`, and so L by
 #
 # .. math:: \langle dy,\; x\,\delta W \rangle = \sum_{nj} dy_{nj} \sum_i x_{ni}\,\delta W_{ij}
-#           = \sum_{ij} \Big(\sum_n x_{ni}\, dy_{nj}\Big) \delta W_{ij}
+#           = \sum_{ij} \Bigl(\sum_n x_{ni}\, dy_{nj}\Bigr) \delta W_{ij}
 #           = \langle x^\top dy,\; \delta W \rangle .
 #
 # So :math:`dW = x^\top dy`. Likewise :math:`\langle dy,\, \delta x\, W \rangle = \langle dy\,
@@ -71,8 +71,8 @@ from scratchvae.gradcheck import check_gradients, check_layer
 # :math:`\delta b` はyの全行に加わるので :math:`db_j = \sum_n dy_{nj}` となります。
 
 # %%
-# Second way: by index
-# --------------------
+# Second way: by index / 方法2：添字で
+# ------------------------------------
 # Write one entry of y and differentiate it by each variable in it:
 #
 # .. math:: y_{nj} = \sum_i x_{ni} W_{ij} + b_j, \qquad
@@ -118,8 +118,8 @@ class DenseByHand:
 
 
 # %%
-# Proof
-# -----
+# Proof / 検証
+# ------------
 # Take three different primes for B, I, O, so that no transpose fits by accident, and as loss the
 # squared error to a target t, averaged over the batch. Its dy needs high-school calculus only:
 #
@@ -161,8 +161,8 @@ assert np.allclose(library.db, layer.db, rtol=0, atol=1e-14)
 check_layer(library, x).raise_if_wrong()
 
 # %%
-# Third way: by shapes, and what shapes cannot see
-# ------------------------------------------------
+# Third way: by shapes, and what shapes cannot see / 方法3：形状から（形状では分からないこと）
+# --------------------------------------------------------------------------------------------
 # The usual shortcut: dW is a product of x and dy, either perhaps transposed, of shape (I, O). Of
 # the eight ordered products only :math:`x^\top dy` has that shape if B, I and O differ. If they are
 # equal all eight have it, and seven are wrong; and no shape ever shows a factor such as 1/B. Shapes
@@ -190,8 +190,8 @@ assert [len(verdicts) for verdicts in accepted.values()] == [1, 8]
 assert all([k for k, ok in v.items() if ok] == ["x^T dy"] for v in accepted.values())
 
 # %%
-# The batch
-# ---------
+# The batch / バッチ
+# ------------------
 # 1. :math:`dW = \sum_n x_n^\top dy_n`: the gradient of a batch is the sum over its examples.
 # 2. b is copied to every row forwards, so db is the sum over the rows backwards.
 # 3. The layer does not divide by B. If the loss is a mean, 1/B is in dy already: a batch that holds
@@ -212,8 +212,8 @@ layer.backward(difference)  # sum over the 10 rows; over the 5 it is 5 dW
 assert np.allclose(layer.dW, 2 * (5 * dW), rtol=0, atol=1e-13)
 
 # %%
-# On digits
-# ---------
+# On digits / 手書き数字で
+# ------------------------
 # One ``Dense(784, 10)`` is to give 1 at the class of a digit and 0 elsewhere. Each column of
 # :math:`dW = x^\top dy` is a sum of input images, weighted by their errors: an image. At W = 0,
 # b = 0 the error is -t/B, so column j of -dW is the mean image of class j, up to a factor. Gradient
@@ -262,8 +262,8 @@ figure = plots.image_rows(images, title="dW is a sum of input images, weighted b
 plots.save(figure, "out/02_dense_layer.png")
 
 # %%
-# A meaning check
-# ---------------
+# A meaning check / 意味の確認
+# ----------------------------
 # This loss can be minimised without a gradient, by least squares, and at that minimum ours must
 # vanish: :math:`x^\top (xW - t) = 0` is the normal equation :math:`x^\top x\, W = x^\top t`.
 #

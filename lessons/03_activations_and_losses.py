@@ -9,8 +9,8 @@ r"""
   シグモイドの深いネットワークで勾配が消失する理由と、交差エントロピーを確率からではなく
   ロジットから計算する理由も説明できます。
 
-Needs / 前提: lessons 1 and 2.
-Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
+| Needs lessons 1 and 2. Runs in about 1 s on two cores.
+| 前提は第1講と第2講。実行時間は約1秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -27,8 +27,8 @@ Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 """
 
 # %%
-# Element by element
-# ------------------
+# Element by element / 要素ごとに
+# -------------------------------
 # An activation works on each entry alone, :math:`y_i = f(x_i)`. The chain rule's sum has one term,
 # :math:`dx_i = dy_i\, f'(x_i)`: a product entry by entry, no matrix. The slopes, in terms of y:
 #
@@ -80,8 +80,8 @@ for function, layer in ((relu, ReLU()), (tanh, Tanh()), (sigmoid, Sigmoid())):
     check_layer(layer, x).raise_if_wrong()
 
 # %%
-# Ten layers
-# ----------
+# Ten layers / 10層重ねると
+# -------------------------
 # Backpropagation multiplies by one slope a layer. That of a sigmoid is at most 1/4 (where y = 1/2);
 # those of tanh and ReLU reach 1. Send a random dy back through ten layers of 100 units with the
 # usual initial weights (He's for ReLU, Glorot's for the others), and measure what arrives.
@@ -108,8 +108,8 @@ assert arriving["sigmoid"][10] < 1e-4
 assert min(arriving["relu"][10], arriving["tanh"][10]) > 0.3
 
 # %%
-# Mean squared error
-# ------------------
+# Mean squared error / 平均二乗誤差
+# ---------------------------------
 # For an output y and data x, both (B, D),
 #
 # .. math:: L = \frac{1}{BD} \sum_{nd} (y_{nd} - x_{nd})^2, \qquad dy = \frac{2 (y - x)}{BD} .
@@ -137,8 +137,8 @@ assert np.allclose(mse.backward(), 2 * (y - x) / 15, rtol=0, atol=1e-14)
 check_loss(mse, y, x).raise_if_wrong()
 
 # %%
-# Cross-entropy, and how it dies
-# ------------------------------
+# Cross-entropy, and how it dies / 交差エントロピーと、その壊れ方
+# ---------------------------------------------------------------
 # Let y be the probability of a white pixel. A pixel x, 0 or 1, has the probability
 # :math:`y^x (1 - y)^{1-x}` (Bernoulli); the loss is its negative logarithm:
 #
@@ -170,8 +170,8 @@ def from_probabilities(logits, x, clip=None):
 
 
 # %%
-# From logits
-# -----------
+# From logits / ロジットから計算する
+# ----------------------------------
 # Take the logarithm before anything is rounded: :math:`\log y = l - \log(1 + e^l)` and
 # :math:`\log(1 - y) = -\log(1 + e^l)`, so
 #
@@ -205,8 +205,8 @@ assert nll.forward(np.array([[-1e4, 1e4]], "f"), np.array([[1, 0]], "f")) == 2e4
 assert np.array_equal(nll.backward(), [[-1, 1]])
 
 # %%
-# A black pixel, ever more surely called white
-# --------------------------------------------
+# A black pixel, ever more surely called white / 黒い画素を白と言い切る
+# ---------------------------------------------------------------------
 # In float32, x = 0; the squared error is summed here, to be compared pixel by pixel. A gradient
 # check does not object to the clip: 0 is the derivative of the clipped loss. It is the loss that is
 # wrong (lesson 1).
@@ -234,8 +234,8 @@ sure, zero = np.array(20.0), np.array(0.0)
 assert check_gradients(lambda a: from_probabilities(a, zero, 1e-7)[0], sure, zero).ok
 
 # %%
-# Training
-# --------
+# Training / 学習
+# ---------------
 # The smallest model: 784 logits, the same for every digit. The loss is linear in x, so its mean
 # over the digits is the loss at the mean digit, a grey target. Its minimum, at y = x, is the
 # entropy of x: 205.8 nats, not 0. Start all logits at one value and follow each gradient for 300

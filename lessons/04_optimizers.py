@@ -7,8 +7,8 @@ r"""
 | この講を終えると、SGD・モメンタム・AdaGrad・RMSProp・Adamの更新式を何も見ずに書けます。
   Adamのバイアス補正を導いてその働きを説明でき、最適化手法を公平に比べられます。
 
-Needs / 前提: lessons 1 to 3.
-Runs in about 4 s on two cores / 実行時間 約4秒（2コア）.
+| Needs lessons 1 to 3. Runs in about 4 s on two cores.
+| 前提は第1講から第3講。実行時間は約4秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 4 s on two cores / 実行時間 約4秒（2コア）.
 """
 
 # %%
-# Five rules
-# ----------
+# Five rules / 5つの更新則
+# ------------------------
 # All parameters of a model stand in one vector :math:`\theta`, their gradients in one vector g. To
 # first order :math:`L(\theta + \delta) = L(\theta) + g \cdot \delta`: of all small steps of one
 # length, the one along -g lowers L most. With the g of a mini-batch instead of all data, that is
@@ -106,8 +106,8 @@ for by_hand, rule in zip((sgd, momentum, adagrad, rmsprop, adam), FIVE.values(),
         assert np.allclose(mine, theirs, rtol=1e-9, atol=1e-15)
 
 # %%
-# Bias correction
-# ---------------
+# Bias correction / バイアス補正
+# ------------------------------
 # A moving average that starts at zero is too small at first. With :math:`m_0 = 0`, and gradients
 # whose mean stays the same,
 #
@@ -166,8 +166,8 @@ assert uncorrected.argmax() == 11
 assert np.isclose(plain["RMSProp"][0], 10)
 
 # %%
-# What each remembers
-# -------------------
+# What each remembers / 何を覚えているか
+# --------------------------------------
 # Give one parameter the gradient 1 at every step, but 100 at the 101st, and divide its steps by
 # those of a run without this outlier. SGD takes one step that is 100 times as long and has
 # forgotten it; momentum (0.9) needs some tens of steps. RMSProp (0.99) makes small steps for
@@ -203,8 +203,8 @@ assert memory["Adam"][1100] < 0.5
 assert np.isclose(memory["AdaGrad"][1100], np.sqrt(1101 / (1100 + 1e4)))
 
 # %%
-# One real loss
-# -------------
+# One real loss / 実データの損失で比べる
+# --------------------------------------
 # Digits of 14 x 14 pixels (each the mean of four), 50 ReLU units, ten sigmoid outputs, the negative
 # log-likelihood of lesson 3, two epochs of 90 steps with 100 digits each. A comparison is fair if
 # every optimizer has its own best learning rate, found by the same search: six rates from 1 to 316
@@ -279,8 +279,8 @@ assert mean["Adam, uncorrected"] < 1.2 * mean["Adam"]
 assert 0.7 < mean["momentum"] / mean["Adam"] < 1.4
 
 # %%
-# What to see
-# -----------
+# What to see / 結果の見どころ
+# ----------------------------
 # - The learning rate matters more than the optimizer: the five, each with its best rate, lie within
 #   a factor of 1.4; Adam alone, with six rates, within a factor of 7.1.
 # - With its default rate Adam is the *slowest* of the five in these 180 steps. With its best rate

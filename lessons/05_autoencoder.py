@@ -7,8 +7,8 @@ r"""
 | この講を終えると、オートエンコーダの順伝播と逆伝播を何も見ずに書けます。ボトルネックの
   役割を説明でき、手書き数字で学習させ、圧縮率を正しく数えられるようになります。
 
-Needs / 前提: lessons 2, 3 and 4.
-Runs in about 8 s on two cores / 実行時間 約8秒（2コア）.
+| Needs lessons 2, 3 and 4. Runs in about 8 s on two cores.
+| 前提は第2講から第4講。実行時間は約8秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 8 s on two cores / 実行時間 約8秒（2コア）.
 """
 
 # %%
-# A network whose target is its input
-# -----------------------------------
+# A network whose target is its input / 入力そのものを正解とするネットワーク
+# --------------------------------------------------------------------------
 # An autoencoder is two networks in a row. The encoder maps x (B, D) to a code z (B, L), the decoder
 # maps z to y (B, D), and the loss compares y with x. No label is used. With one hidden layer of H
 # units on either side:
@@ -36,7 +36,7 @@ Runs in about 8 s on two cores / 実行時間 約8秒（2コア）.
 #      && \text{encoder: } (B,D) \to (B,H) \to (B,L) \\
 #    c &= z W_3 + b_3, & g &= \max(c, 0), & y &= \mathrm{sigmoid}(g W_4 + b_4)
 #      && \text{decoder: } (B,L) \to (B,H) \to (B,D) \\
-#    && && \mathrm{loss} &= \tfrac{1}{BD} \textstyle\sum_{nd} (y_{nd} - x_{nd})^2 .
+#    && && \mathrm{loss} &= \tfrac{1}{BD} {\textstyle\sum_{nd}} (y_{nd} - x_{nd})^2 .
 #
 # オートエンコーダは2つのネットワークをつないだものです。エンコーダがx (B, D)を潜在変数z (B, L)に
 # 変え、デコーダがzをy (B, D)に戻し、損失でyとxを比べます。ラベルを使わないので教師なし学習です。
@@ -54,8 +54,8 @@ from scratchvae.gradcheck import check_gradients
 from scratchvae.train import fit
 
 # %%
-# The backward pass
-# -----------------
+# The backward pass / 逆伝播
+# --------------------------
 # Read the lines upwards; each is a piece of lesson 2 or 3. With dlogits for the derivative in front
 # of the sigmoid:
 #
@@ -94,8 +94,8 @@ def autoencoder(p, x):
 
 
 # %%
-# Proof
-# -----
+# Proof / 検証
+# ------------
 # First against numerical derivatives (lesson 1), then the library's ``Autoencoder`` against ours,
 # then one step of ``fit``, the library's training loop, against a step written out.
 #
@@ -124,8 +124,8 @@ Adam().step(model.theta, model.grad)
 assert np.allclose(twin.theta, model.theta, rtol=0, atol=1e-12)
 
 # %%
-# What the bottleneck is for
-# --------------------------
+# What the bottleneck is for / ボトルネックの役割
+# -----------------------------------------------
 # The gradient check says that the derivatives are right, not that the network is of use. With
 # :math:`L \ge D` there is a perfect autoencoder that has learnt nothing, the copy :math:`W = I`,
 # and no network has a smaller loss. What stands in its way here is :math:`L < D`. (Lesson 8 forbids
@@ -141,8 +141,8 @@ for name, parameter in copy.named_parameters().items():
 assert copy.forward(x) == 0
 
 # %%
-# On digits
-# ---------
+# On digits / 手書き数字で
+# ------------------------
 # Four autoencoders 784-400-L-400-784, five epochs each on 9,000 digits, measured on the other 1,000
 # (one seed, 0). PSNR is :math:`10 \log_{10}(1 / \mathrm{MSE})` in decibels. The rival that uses no
 # code at all shows every digit as the mean image.
@@ -163,8 +163,8 @@ for n_latent in LATENTS:
     assert np.array_equal(model.reconstruct(x_test), model.decode(model.encode(x_test)))
 
 # %%
-# The compression ratio
-# ---------------------
+# The compression ratio / 圧縮率
+# ------------------------------
 # In numbers it is D / L. In bytes one must count what is stored: a pixel is one byte, a float32
 # latent four. Rounding each latent to one of 256 levels makes it one byte as well; the columns
 # "8-bit" are for that.

@@ -7,8 +7,8 @@ r"""
 | この講を終えると、主成分分析を再構成誤差の最小化として導けます。線形オートエンコーダと主成分分析
   の一致する点としない点を正確に言え、非線形にする価値があるかどうかを判断できるようになります。
 
-Needs / 前提: lesson 5; eigenvalues of a symmetric matrix / 対称行列の固有値.
-Runs in about 17 s on two cores / 実行時間 約17秒（2コア）.
+| Needs lesson 5; eigenvalues of a symmetric matrix. Runs in about 17 s on two cores.
+| 前提は第5講、対称行列の固有値。実行時間は約17秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -27,10 +27,10 @@ Runs in about 17 s on two cores / 実行時間 約17秒（2コア）.
 """
 
 # %%
-# PCA, from the reconstruction error
-# ----------------------------------
+# PCA, from the reconstruction error / 再構成誤差から導く主成分分析
+# -----------------------------------------------------------------
 # Which L-dimensional subspace loses least when images are projected onto it? Let x be centred (its
-# mean is 0), C its covariance matrix, :math:`\lambda_1 \ge \lambda_2 \ge \dots` the eigenvalues of
+# mean is 0), C its covariance matrix, :math:`\lambda_1 \ge \lambda_2 \ge \ldots` the eigenvalues of
 # C and :math:`u_i` their orthonormal eigenvectors. Let P project onto the subspace:
 # :math:`P = P^\top = P^2`, and its trace is L. By Pythagoras the squared error of an image is
 # :math:`|x|^2 - |xP|^2`, so its mean is
@@ -41,8 +41,8 @@ Runs in about 17 s on two cores / 実行時間 約17秒（2コア）.
 # :math:`w_i` is the part of :math:`u_i` that lies in the subspace. There are L units of w to share
 # out, at most one an eigenvector; E is smallest if the L largest eigenvalues get them:
 #
-# .. math:: E_{\min} = \lambda_{L+1} + \dots + \lambda_D \qquad
-#           \text{with the subspace of } u_1, \dots, u_L .
+# .. math:: E_{\min} = \lambda_{L+1} + \cdots + \lambda_D \qquad
+#           \text{with the subspace of } u_1, \ldots, u_L .
 #
 # 画像をL次元の部分空間に射影するとき、失うものが最も少ないのはどの部分空間でしょうか。xは平均0に
 # 中心化してあり、Cをその分散共分散行列、:math:`\lambda_i` をCの固有値（大きい順）、:math:`u_i` を
@@ -74,8 +74,8 @@ def projection_error(x, basis):
 
 
 # %%
-# Proof
-# -----
+# Proof / 検証
+# ------------
 # The error is the sum of the eigenvalues left out, to twelve digits; a random subspace and that of
 # the next eigenvectors are worse; and the library's ``PCA`` has the same components, up to a sign.
 #
@@ -93,17 +93,17 @@ assert np.allclose(pca.variances, eigenvalues[:64], rtol=1e-9)
 assert np.allclose(np.abs(np.sum(pca.components * u[:64], axis=1)), 1, atol=1e-9)
 
 # %%
-# The linear autoencoder
-# ----------------------
+# The linear autoencoder / 線形オートエンコーダ
+# ---------------------------------------------
 # Take the activations away: z = x W, y = z V with W (784, L) and V (L, 784). Every y lies in the
 # row space of V, so no such network beats the projection onto that space, and none beats PCA. With
-# :math:`U_L` for the matrix of the rows :math:`u_1, \dots, u_L`, PCA's loss is reached by
+# :math:`U_L` for the matrix of the rows :math:`u_1, \ldots, u_L`, PCA's loss is reached by
 # :math:`W = U_L^\top,\, V = U_L`. But every :math:`W = U_L^\top A,\, V = A^{-1} U_L` with an
 # invertible A (L, L) reaches it too: the product is the same. **The minimum fixes the subspace, not
 # the axes in it**: neither their directions, nor their order, nor that they are orthogonal.
 #
 # 活性化関数を除くとz = x W、y = z Vです。yは必ずVの行空間に入るので、その空間への射影を
-# 上回ることはなく、したがって主成分分析を上回ることもありません。:math:`u_1, \dots, u_L` を行に
+# 上回ることはなく、したがって主成分分析を上回ることもありません。:math:`u_1, \ldots, u_L` を行に
 # 並べた行列 :math:`U_L` を使えば同じ損失に達しますが、正則なAを挟んだ :math:`W = U_L^\top A`、
 # :math:`V = A^{-1} U_L` でも積は同じです。つまり
 # **最小点で決まるのは部分空間であって、その中の軸ではありません**。軸の向きも順序も、互いに
@@ -138,8 +138,8 @@ turned[0] = np.cos(0.1) * u[1] + np.sin(0.1) * u[0]
 assert projection_error(x, turned) < projection_error(x, u[1 : L + 1])
 
 # %%
-# Why the gap matters
-# -------------------
+# Why the gap matters / なぜギャップが大切か
+# ------------------------------------------
 # How far may a subspace be from PCA's if its loss is nearly as good? Write out the excess. On the
 # left side of the gap :math:`\lambda_i \ge \lambda_L`, on the right :math:`\lambda_i \le
 # \lambda_{L+1}`, and because the w sum to L, the first L lack as much of w as the others have:
@@ -253,8 +253,8 @@ for ax in (left, right):
 plots.save(figure, "out/06_linear_autoencoder.png")
 
 # %%
-# The nonlinear autoencoder against PCA
-# -------------------------------------
+# The nonlinear autoencoder against PCA / 非線形オートエンコーダと主成分分析の比較
+# --------------------------------------------------------------------------------
 # A curved surface (a manifold) can follow the digits where a plane cannot. The same training for
 # each number of latents: 784-400-L-400-784, ten epochs, seed 0. Both are measured on the 1,000
 # held-out digits, PCA with its output cut to [0, 1], which can only help it.
@@ -300,8 +300,8 @@ assert table[32][1] < table[20][1]
 # コーダは主成分分析に勝つ」と言えるのは、潜在変数が少ないか、長く学習した場合です。
 
 # %%
-# The map of the digits
-# ---------------------
+# The map of the digits / 数字の地図
+# ----------------------------------
 # Two latents make a map. How well does it separate the digits? Neither method has seen a label.
 # Count how often a held-out digit has the label of the nearest training digit on the map.
 #

@@ -7,8 +7,8 @@ r"""
 | この講を終えると、再構成誤差を異常度として使い、ROC曲線を描き、AUCの意味を説明できます。そして、
   その異常度が本当は何を測っているのかを、使う前に調べられるようになります。
 
-Needs / 前提: lessons 5 and 6.
-Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
+| Needs lessons 5 and 6. Runs in about 12 s on two cores.
+| 前提は第5講と第6講。実行時間は約12秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 12 s on two cores / 実行時間 約12秒（2コア）.
 """
 
 # %%
-# The idea
-# --------
+# The idea / 考え方
+# -----------------
 # Train an autoencoder on normal data only. It learns to rebuild what is normal; what it rebuilds
 # badly is suspicious. The score of an image is its error, :math:`s(x) = \frac{1}{D} |y - x|^2`, and
 # an image is reported if its score exceeds a threshold t. No anomaly is needed for training.
@@ -44,8 +44,8 @@ from scratchvae.evaluate import PCA, reconstruct, roc_auc
 from scratchvae.train import fit
 
 # %%
-# ROC and AUC
-# -----------
+# ROC and AUC / ROC曲線とAUC
+# --------------------------
 # Call anomalies positive. Each threshold has two rates: the share of anomalies reported (true
 # positive rate) and the share of normal images reported (false positive rate),
 #
@@ -86,8 +86,8 @@ def area(fpr, tpr):
 
 
 # %%
-# Proof
-# -----
+# Proof / 検証
+# ------------
 # The area equals the counted pairs, with many ties too, and the library's ``roc_auc``. Any
 # increasing function of the scores leaves it alone; their negatives give 1 - AUC.
 #
@@ -104,8 +104,8 @@ assert np.isclose(auc, area(*roc(np.exp(scores), positive)), rtol=1e-12)
 assert np.isclose(1 - auc, area(*roc(-scores, positive)), rtol=1e-12)
 
 # %%
-# Two experiments, ten times each
-# -------------------------------
+# Two experiments, ten times each / 2種類の実験を10回ずつ
+# -------------------------------------------------------
 # *One digit is normal*: train on one class, about 900 images; the other nine are anomalies. *One
 # digit is left out*: train on nine classes, about 8,100 images; the tenth is the anomaly. The
 # second is harder: whoever can draw nine digits can draw most of the strokes of the tenth. Measured
@@ -189,8 +189,8 @@ assert out["ink count"][1] < 0.1
 # 8個よりもすべてをよく再構成しますが、異常まで再構成してしまうので、検知力は落ちます。
 
 # %%
-# The failure on digit 1
-# ----------------------
+# The failure on digit 1 / 数字「1」での失敗
+# ------------------------------------------
 # Left out, 1 has an AUC far under 0.5: the model that has never seen a 1 makes a smaller error of
 # 1s than of most digits that it was trained on. Below, the means by digit for this model.
 #

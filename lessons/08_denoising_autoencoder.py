@@ -7,8 +7,8 @@ r"""
 | この講を終えると、デノイジング・オートエンコーダの学習ステップを書けます。それが何を推定するのか、
   正解がなぜノイズのない画像でなければならないのかを導け、超えるべき線形の比較相手を挙げられます。
 
-Needs / 前提: lessons 5 and 6.
-Runs in about 16 s on two cores / 実行時間 約16秒（2コア）.
+| Needs lessons 5 and 6. Runs in about 16 s on two cores.
+| 前提は第5講と第6講。実行時間は約16秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -19,14 +19,14 @@ Runs in about 16 s on two cores / 実行時間 約16秒（2コア）.
    * - ガウスノイズ、マスキングノイズ、ごま塩ノイズ
      - Gaussian, masking, salt-and-pepper noise
    * - リッジ回帰、正則化
-     - ridge regression, regularisation
+     - ridge regression, regularization
    * - 条件付き期待値
      - conditional expectation
 """
 
 # %%
-# Three corruptions
-# -----------------
+# Three corruptions / 3種類のノイズ
+# ---------------------------------
 # A denoising autoencoder reads a corrupted image :math:`\tilde x` (``x_tilde``) and has to return
 # the clean x (Vincent et al. 2010). The noise, n from N(0, 1) or u uniform in [0, 1), is drawn anew
 # for each batch and passed as an argument, so that the corruption itself is a plain function:
@@ -61,14 +61,14 @@ def salt_and_pepper(x, u):
 
 
 # %%
-# The step
-# --------
+# The step / 学習ステップ
+# -----------------------
 # One thing of lesson 5 changes: the encoder reads :math:`\tilde x`; the loss still compares y with
 # x. Backwards, x occurs in dlogits and :math:`\tilde x` in :math:`dW_1`. With one hidden layer:
 #
 # .. math::
 #    a &= \tilde x W_1 + b_1, \quad h = \max(a, 0), \quad y = \mathrm{sigmoid}(h W_2 + b_2), \quad
-#    \mathrm{loss} = \tfrac{1}{BD} \textstyle\sum (y - x)^2 \\
+#    \mathrm{loss} = \tfrac{1}{BD} {\textstyle\sum} (y - x)^2 \\
 #    dlogits &= \tfrac{2}{BD} (y - x)\, y\,(1 - y), \quad dW_2 = h^\top dlogits, \quad
 #    da = (dlogits\, W_2^\top)\,[a > 0], \quad dW_1 = \tilde x^\top da
 #
@@ -95,8 +95,8 @@ def shallow(model):
 
 
 # %%
-# Proof
-# -----
+# Proof / 検証
+# ------------
 # For each corruption: the gradient against numerical derivatives, with the noise held fixed; the
 # library's ``DenoisingAutoencoder`` against ours; and, because no gradient check sees a wrong
 # corruption, what it does to 10,000 images: mean and variance of a grey pixel.
@@ -126,13 +126,13 @@ for name, corrupt in CORRUPTIONS.items():
     assert abs(many.var() - variance) < 0.003
 
 # %%
-# Why the target is clean
-# -----------------------
+# Why the target is clean / 正解にノイズを加えない理由
+# ----------------------------------------------------
 # Which function f of :math:`\tilde x` makes :math:`E|f(\tilde x) - t|^2` smallest, for a target t?
 # For one given :math:`\tilde x`, with :math:`m = E[t \mid \tilde x]`,
 #
-# .. math:: E\big[|f - t|^2 \mid \tilde x\big]
-#           = |f - m|^2 + E\big[|m - t|^2 \mid \tilde x\big] ,
+# .. math:: E\bigl[|f - t|^2 \mid \tilde x\bigr]
+#           = |f - m|^2 + E\bigl[|m - t|^2 \mid \tilde x\bigr] ,
 #
 # as the mixed term :math:`2 (f - m) \cdot E[m - t \mid \tilde x]` is 0. So f = m is best. With t =
 # x the network learns :math:`E[x \mid \tilde x]`, the mean of all clean images that may be behind
@@ -149,8 +149,8 @@ for name, corrupt in CORRUPTIONS.items():
 # 防ぐのはL < Dではなくノイズなので、L = 400でも構いません。
 
 # %%
-# The honest rival: the best linear denoiser
-# ------------------------------------------
+# The honest rival: the best linear denoiser / 手ごわい比較相手：最良の線形写像
+# -----------------------------------------------------------------------------
 # Let f be linear, :math:`f = \tilde x W` (x centred). For noise with mean 0 and variance
 # :math:`\sigma^2` a pixel, independent of x, the mixed term vanishes again:
 #
@@ -218,8 +218,8 @@ one_copy = Ridge(gaussian(x_train, rng.standard_normal(x_train.shape)), x_train,
 one_copy_error = mse(x_test, one_copy.predict(noisy["gaussian"]))
 
 # %%
-# The comparison
-# --------------
+# The comparison / 比較
+# ---------------------
 # 784-400-784, seed 0: twenty epochs on Gaussian noise, five on each of the other two. The rivals:
 # doing nothing; the same network trained without noise; PCA with 20, 40, 60 or 100 components,
 # whichever is best on the Gaussian noise; and the best linear map. All read the same noisy held-out
@@ -330,8 +330,8 @@ title = "Gaussian noise (4), masking (4), salt and pepper (4), and what five met
 plots.save(plots.image_rows(rows, title=title), "out/08_denoising.png")
 
 # %%
-# The filters
-# -----------
+# The filters / フィルタ
+# ----------------------
 # What does each unit look at? For the networks, the columns of the first W, those with the largest
 # norm; for the linear map, the columns of W, each for one output pixel. Two numbers: the share of a
 # filter's squared weights in its best 7 x 7 window, and the correlation of neighbouring weights.

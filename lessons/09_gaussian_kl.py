@@ -7,8 +7,8 @@ r"""
 | この講を終えると、VAEのKL項を一行ずつ導出し、その勾配を書き、両方をサンプリングで検算できます。
   KLの向きを逆にすると何が変わるかも説明できます。
 
-Needs / 前提: lessons 1 and 3.
-Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
+| Needs lessons 1 and 3. Runs in about 1 s on two cores.
+| 前提は第1講と第3講。実行時間は約1秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 """
 
 # %%
-# What is measured
-# ----------------
+# What is measured / 何を測るのか
+# -------------------------------
 # For two densities q and p over z,
 #
 # .. math:: KL(q \| p) = E_q[\log q(z) - \log p(z)] = \int q(z) \log \frac{q(z)}{p(z)} \, dz
@@ -56,8 +56,8 @@ from scratchvae.plots import BLUE, FAINT, INK, VERMILLION, new_figure, save, sty
 rng = np.random.default_rng(0)
 
 # %%
-# The derivation, term by term
-# ----------------------------
+# The derivation, term by term / 1項ずつの導出
+# --------------------------------------------
 # One latent: :math:`q = N(\mu, \sigma^2)` with :math:`logvar = \log \sigma^2`, and
 # :math:`p = N(0, 1)`.
 #
@@ -95,8 +95,8 @@ def log_normal(z, mu=0.0, logvar=0.0):
 
 
 # %%
-# Proof by sampling
-# -----------------
+# Proof by sampling / サンプリングによる検証
+# ------------------------------------------
 # A Monte Carlo estimate is an average over draws; its standard error is the standard deviation of
 # one draw over :math:`\sqrt N`. The three derived lines are compared with their estimates from
 # N = 100,000 draws, for four q at once.
@@ -132,8 +132,8 @@ assert scatter.min() > 0.3
 # 閉じた式があればそれを使うのは、最後の行が示す理由からです。log q - log pの標本1個は、平均すれば
 # 正しいというだけで、この4つのqでは、KLの値そのものの0.7倍から1.8倍もばらつきます。
 #
-# The gradients
-# -------------
+# The gradients / 勾配
+# --------------------
 # Again term by term, with the average over a batch of B:
 #
 # .. math:: d\mu = \mu / B, \qquad dlogvar = (e^{logvar} - 1) / (2B)
@@ -176,8 +176,8 @@ assert abs(careful / exact - 1) < 0.01
 print(f"float32, logvar = 0.0001: KL {exact:.2e}, plain {plain:.2e}, with expm1 {careful:.2e}")
 
 # %%
-# The other way round
-# -------------------
+# The other way round / 向きを逆にすると
+# --------------------------------------
 # Averaging over p instead, with :math:`E_p[(z - \mu)^2] = 1 + \mu^2`:
 #
 # .. math:: KL(p \| q) = \tfrac12 [(1 + \mu^2) / \sigma^2 - 1 + logvar]
@@ -249,8 +249,8 @@ for a in (1.5, 2.0, 2.5, 3.0, 3.5):
 # VAEにはKLの向きを選ぶ余地はありません。変分下限（第11講）を導くと、KL(q(z|x) || N(0, I))が
 # 現れます。エンコーダの出すqからの標本で推定できるのも、qについての平均です。
 #
-# Sum over the latents, never mean
-# --------------------------------
+# Sum over the latents, never mean / 潜在変数については平均ではなく和
+# -------------------------------------------------------------------
 # A latent that sits at the prior carries nothing, and adding it must not change the KL: the sum
 # stays, the mean falls. And it is the sum that log q - log p gives on average over draws. The mean
 # is another objective, with the KL weighted by 1/L. A gradient check cannot tell: the mean's

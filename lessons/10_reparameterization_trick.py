@@ -4,11 +4,11 @@ r"""
 
 | After this lesson you can say why a sample has no derivative, derive the two ways around that,
   write the reparameterization trick with its backward pass, and find its two classic bugs.
-| この講を終えると、標本が微分できない理由を説明し、それを避ける2つの方法を導けます。
+| この講を終えると、サンプリングが微分できない理由を説明し、それを避ける2つの方法を導けます。
   再パラメータ化トリックを逆伝播まで書け、よくある2つのバグを見つけられます。
 
-Needs / 前提: lessons 1 and 9.
-Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
+| Needs lessons 1 and 9. Runs in about 1 s on two cores.
+| 前提は第1講と第9講。実行時間は約1秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 1 s on two cores / 実行時間 約1秒（2コア）.
 """
 
 # %%
-# A sample has no derivative
-# --------------------------
+# A sample has no derivative / サンプリングは微分できない
+# -------------------------------------------------------
 # A VAE's loss contains :math:`E_{z \sim q}[f(z)]`, where z is drawn from
 # :math:`q = N(\mu, \sigma^2)` and f is all that comes after z: decoder and reconstruction error.
 # Training needs the derivatives of this average by mu and logvar. But "draw z from
@@ -84,8 +84,8 @@ except ValueError as refusal:
     print("check_gradients:", str(refusal).split(":")[0])
 
 # %%
-# The trick
-# ---------
+# The trick / トリック
+# --------------------
 # Put the randomness where neither mu nor sigma is:
 #
 # .. math:: z = \mu + \sigma \epsilon, \quad \epsilon \sim N(0, 1), \quad \sigma = e^{logvar / 2}
@@ -147,8 +147,8 @@ np.testing.assert_allclose(library.forward(m, v, eps), own.forward(m, v, eps), r
 np.testing.assert_allclose(library.backward(dz), own.backward(dz), rtol=1e-13)
 
 # %%
-# The rival: the score function
-# -----------------------------
+# The rival: the score function / 比較相手：スコア関数
+# ----------------------------------------------------
 # Differentiate the density instead of the sample. With :math:`\nabla q = q \nabla \log q`,
 #
 # .. math::
@@ -253,8 +253,8 @@ for name, (exact, path, score) in cases.items():
 assert cases["cos(k z)"][1].var() > 50 * cases["cos(k z)"][2].var()
 
 # %%
-# Two bugs
-# --------
+# Two bugs / 2つのバグ
+# --------------------
 # *eps drawn twice.* A backward pass written by hand needs the eps of forward. An eps drawn anew is
 # independent of dz, so that :math:`E[dz \, \epsilon \sigma / 2] = 0`: on average the reconstruction
 # says nothing about sigma, and the KL alone decides it.

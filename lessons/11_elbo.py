@@ -7,8 +7,8 @@ r"""
 | この講を終えると、log p(x) = ELBO + KL(q(z|x) || p(z|x))を導出できます。VAEが計算するのは
   3つのうちどれか、なぜそれで足りるのかを説明でき、下限を2通りの方法で真の値に近づけられます。
 
-Needs / 前提: lessons 4, 6, 9 and 10.
-Runs in about 3 s on two cores / 実行時間 約3秒（2コア）.
+| Needs lessons 4, 6, 9 and 10. Runs in about 3 s on two cores.
+| 前提は第4講、第6講、第9講、第10講。実行時間は約3秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -29,8 +29,8 @@ Runs in about 3 s on two cores / 実行時間 約3秒（2コア）.
 """
 
 # %%
-# The identity
-# ------------
+# The identity / 等式
+# -------------------
 # A latent-variable model draws z from the prior p(z), then x from p(x|z). Maximum likelihood needs
 # :math:`p(x) = \int p(x|z) p(z) \, dz`. For a neural decoder this integral has no closed form, nor
 # has the posterior p(z|x) = p(x|z) p(z) / p(x). So take any density q(z|x). As log p(x) does not
@@ -72,8 +72,8 @@ rng = np.random.default_rng(0)
 LOG_2PI = math.log(2 * math.pi)
 
 # %%
-# A model in which every term is known
-# ------------------------------------
+# A model in which every term is known / すべての項が分かるモデル
+# ---------------------------------------------------------------
 # Let the decoder be linear: p(z) = N(0, I), p(x|z) = N(z W + b, s^2 I), W (L, D). Then x is a sum
 # of Gaussians, and completing the square in z gives the posterior (Bishop 2006, section 2.3.3):
 #
@@ -137,8 +137,8 @@ for name, q in qs.items():
     assert (bound < truth).all()
 
 # %%
-# The linear VAE, whole
-# ---------------------
+# The linear VAE, whole / 線形VAEの全体
+# -------------------------------------
 # The reconstruction error is -log p(x|z): for each pixel, with y = z W + b,
 # :math:`((x - y)^2 / s^2 + 2 \log s + \log 2\pi) / 2`, and its derivative by y is
 # :math:`(y - x) / s^2`. That is ``GaussianNLL(s)``. Between three dense layers, lesson 10's trick
@@ -191,8 +191,8 @@ for name, gradient in vae.named_gradients().items():
 check_model(vae, x[:5], eps).raise_if_wrong()
 
 # %%
-# Tightening the bound: move q
-# ----------------------------
+# Tightening the bound: move q / 下限を真の値に近づける：qを動かす
+# ----------------------------------------------------------------
 # log p(x) does not depend on q, so what the ELBO gains by moving q, the KL to the posterior loses.
 # The gradients of -ELBO are
 #
@@ -253,13 +253,13 @@ print(f"; log p(x) is {truth:.3f}")
 assert right.max() < truth < wrong.max() - 0.1
 
 # %%
-# Tightening the bound: more samples
-# ----------------------------------
+# Tightening the bound: more samples / 下限を真の値に近づける：標本を増やす
+# -------------------------------------------------------------------------
 # With :math:`w = p(x, z) / q(z|x)`, :math:`E_q[w] = p(x)` for any q, while the ELBO is
 # :math:`E_q[\log w]`. To average K weights *before* the logarithm gives the importance-weighted
 # bound (Burda, Grosse, Salakhutdinov 2016):
 #
-# .. math:: L_K = E\left[\log \frac1K \sum_{k=1}^K w_k\right], \qquad L_1 = ELBO
+# .. math:: L_K = E\biggl[\log \frac1K \sum_{k=1}^K w_k\biggr], \qquad L_1 = ELBO
 #
 # By Jensen's inequality it is at most log p(x), and it does not fall as K grows, since an average
 # of K + 1 weights is the average of its K + 1 averages of K. For large K the gap is about
@@ -316,8 +316,8 @@ parameters["to_logvar.b"][...] = -np.log(np.diag(M))  # q = p(z|x): every weight
 assert all(abs(importance_weighted_bound(vae, one, K)[0] - truth) < 1e-10 for K in (1, 7))
 
 # %%
-# Where training ends
-# -------------------
+# Where training ends / 学習の行き着く先
+# --------------------------------------
 # A VAE moves q and the model at once, down the gradient of -ELBO. The ELBO rises if log p(x) rises
 # or if the gap closes. Does that end at maximum likelihood? For the linear VAE it can be decided:
 # the model is probabilistic PCA, whose maximum is known (Tipping, Bishop 1999). With the
@@ -424,8 +424,8 @@ print(f"ELBO lost by the worst rotation: {cost:.2f} nats")
 assert cost < 0.15
 
 # %%
-# Posterior collapse, and who wants it
-# ------------------------------------
+# Posterior collapse, and who wants it / 事後崩壊と、その原因
+# -----------------------------------------------------------
 # At the maximum, latent j has on average the KL :math:`\tfrac12 \log (\lambda_j / s^2)`, and where
 # :math:`\lambda_j \le s^2` it has none: W_j = 0. With s fixed at 1 the reconstruction error is half
 # the summed squared error, and one latent of six stays in use, as one eigenvalue exceeds 1. Such a

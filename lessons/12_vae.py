@@ -7,8 +7,8 @@ r"""
 | この講を終えると、VAEの順伝播と逆伝播を何も見ずに書き、各勾配がどこから来るかを説明できます。
   手書き数字で学習させ、損失の2つの項の動きを読み取れるようになります。
 
-Needs / 前提: lessons 2-4, 9, 10, 11.
-Runs in about 7 s on two cores / 実行時間 約7秒（2コア）.
+| Needs lessons 2 to 4 and 9 to 11. Runs in about 7 s on two cores.
+| 前提は第2講から第4講と、第9講から第11講。実行時間は約7秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -27,8 +27,8 @@ Runs in about 7 s on two cores / 実行時間 約7秒（2コア）.
 """
 
 # %%
-# One loss
-# --------
+# One loss / 1つの損失
+# --------------------
 # The encoder of a VAE does not give a code. It gives the mean and the log-variance of a Gaussian
 # over codes, :math:`q(z|x) = N(\mu, \mathrm{diag}\,\sigma^2)` with :math:`\sigma = e^{logvar/2}`.
 # One sample of it goes through the decoder. The loss is the negative ELBO of lesson 11 in nats an
@@ -44,8 +44,8 @@ Runs in about 7 s on two cores / 実行時間 約7秒（2コア）.
 # （ELBO）の符号を反転したもの、つまり「再構成誤差 + KLダイバージェンス」で、単位は画像1枚あたりの
 # natです。期待値は、epsを1回だけサンプリングした値で近似します。
 #
-# Backwards: two forks
-# --------------------
+# Backwards: two forks / 逆伝播：2つの分岐
+# ----------------------------------------
 # Every piece was built before: dense layers and ReLU (lessons 2, 3), the cross-entropy from logits
 # (3), the KL (9), z = mu + sigma eps (10). New is only how they are joined. The graph has two
 # forks, and where a value is used twice its gradient is the **sum** over the uses.
@@ -105,8 +105,8 @@ def gradients_of(p, inputs, heads=("mu", "lv")):
 
 
 # %%
-# Proof 1: the gradient check
-# ---------------------------
+# Proof 1: the gradient check / 検証1：勾配確認
+# ---------------------------------------------
 # In float64 on a small problem, with eps drawn once and held fixed (lesson 10). Then a common
 # slip, on purpose: at the second fork the head of logvar is forgotten. The check must object, and
 # only to the weights below that fork.
@@ -136,8 +136,8 @@ print(f"gradient check: all {len(p)} tensors right, worst relative error {report
 print(f"one head forgotten: the check objects to {', '.join(bad)} and to nothing else")
 
 # %%
-# Proof 2: the library's VAE is this
-# ----------------------------------
+# Proof 2: the library's VAE is this / 検証2：ライブラリのVAEとの一致
+# -------------------------------------------------------------------
 # Same weights, same x, same eps: same loss and same gradients. From here on we use the library's.
 #
 # 同じ重み、同じx、同じepsなら、ライブラリのVAEと損失も勾配も一致します。以降はライブラリのVAEを
@@ -157,8 +157,8 @@ for k, name in names.items():
 print("scratchvae.VAE: same loss, same gradients\n")
 
 # %%
-# Two marks on the scale
-# ----------------------
+# Two marks on the scale / 2つの目安
+# ----------------------------------
 # Which loss is good? Two numbers can be had before any training, in nats an image:
 #
 # - A decoder that ignores z and gives each pixel its mean over the training digits. Its KL is 0. A
@@ -181,8 +181,8 @@ inner = np.clip(x_test.astype(np.float64), 1e-12, 1 - 1e-12)
 floor = float(-(inner * np.log(inner) + (1 - inner) * np.log1p(-inner)).sum(axis=1).mean())
 
 # %%
-# Training
-# --------
+# Training / 学習
+# ---------------
 # 784-400-20-400-784, Adam, batches of 128, 20 epochs on the 9,000 digits; one seed, 0. Besides
 # what ``fit`` records, we note after each epoch the loss of 1,000 training digits with the model
 # **as it is then**. It will explain something in the curves.
@@ -204,8 +204,8 @@ history = fit(
 plots.save(plots.curves(history.columns, title="VAE on digits, 20 latents"), "out/12_training.png")
 
 # %%
-# Reading the curves
-# ------------------
+# Reading the curves / 曲線の読み方
+# ---------------------------------
 # **The two terms pull against each other.** The reconstruction term falls, and the KL *rises*,
 # from about 15 to about 25 nats. It is the price of the code: to carry information about x, q(z|x)
 # has to leave the prior. A rising KL is no sign of divergence. What must fall is the sum.
@@ -247,8 +247,8 @@ assert train_after[0] < val[0]
 assert val[-1] > train_mean[-1] > train_after[-1]
 
 # %%
-# Reconstructions
-# ---------------
+# Reconstructions / 再構成
+# ------------------------
 # ``reconstruct`` decodes the mean mu. Decoding a sample z = mu + sigma eps instead makes a larger
 # error. In the figure the two lower rows differ a little in the strokes: codes within a sigma or
 # two of mu stand for nearly the same image.
@@ -279,8 +279,8 @@ figure = plots.image_rows(
 plots.save(figure, "out/12_reconstructions.png")
 
 # %%
-# What was measured
-# -----------------
+# What was measured / 測定のまとめ
+# --------------------------------
 # Asserted: at most 118 nats on the 1,000 held-out digits, a KL between 20 and 28, and more than
 # half of the way from "ignores z" to the floor. The floor itself cannot be reached, because the KL
 # is in the sum: a code that tells the images apart costs something.

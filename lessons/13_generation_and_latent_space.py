@@ -7,8 +7,8 @@ r"""
 | この講を終えると、VAEから新しい数字を生成し、オートエンコーダでは同じことができない理由を説明
   できます。生成画像と本物の隔たりや、潜在空間の滑らかさを数値で測れるようになります。
 
-Needs / 前提: lessons 5, 9 and 12.
-Runs in about 13 s on two cores / 実行時間 約13秒（2コア）.
+| Needs lessons 5, 9 and 12. Runs in about 13 s on two cores.
+| 前提は第5講、第9講、第12講。実行時間は約13秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 13 s on two cores / 実行時間 約13秒（2コア）.
 """
 
 # %%
-# Why the prior is the place to draw from
-# ---------------------------------------
+# Why the prior is the place to draw from / なぜ事前分布からサンプリングするのか
+# ------------------------------------------------------------------------------
 # To generate, draw z and decode it. The decoder gives digits only where it was trained: near the
 # codes of digits. Taken over all images x, these codes have the distribution
 # :math:`q(z) = E_x[q(z|x)]`, the aggregate posterior. Write
@@ -61,8 +61,8 @@ from scratchvae.train import fit
 SEED = 0
 
 # %%
-# A ruler: can the nearest neighbour tell them apart?
-# ---------------------------------------------------
+# A ruler: can the nearest neighbour tell them apart? / 物差し：最近傍で見分けられるか
+# ------------------------------------------------------------------------------------
 # Put N samples of a model and N real digits into one pool. For each image take the nearest other
 # one (Euclidean distance of the pixels) and guess that both come from the same set. The share of
 # right guesses is the leave-one-out accuracy of a 1-nearest-neighbour classifier, a two-sample
@@ -119,8 +119,8 @@ assert neighbours_guess_right(a, a).mean() == 0
 assert neighbours_guess_right(a, 1 - a).mean() == 1
 
 # %%
-# Check the ruler before you measure
-# ----------------------------------
+# Check the ruler before you measure / 測る前に物差しを確かめる
+# -------------------------------------------------------------
 # Real digits against real digits must give about .5. They do not: 1,000 digits from the front of
 # the embedded file against its last 1,000, our usual held-out part, give about .6. MNIST lists the
 # digits of one writer close together, so that neighbours in pixel space are often neighbours in
@@ -155,8 +155,8 @@ assert unshuffled > 0.56
 assert abs(real.mean() - 0.5) < 0.04
 
 # %%
-# Drawing
-# -------
+# Drawing / 生成
+# --------------
 # A VAE and an autoencoder, 784-400-20-400-784, 8 epochs each, one seed (0). ``VAE.sample`` draws z
 # from N(0, I) and decodes it. What is shown and measured are the means of p(x|z), as is usual:
 # black and white pixels drawn from them would add a noise that digits do not have.
@@ -221,8 +221,8 @@ figure = plots.image_rows(rows, image_shape=(28, 28), title=title)
 plots.save(figure, "out/13_samples.png")
 
 # %%
-# What to see
-# -----------
+# What to see / 結果の見どころ
+# ----------------------------
 # Real against real is at .5. The VAE's samples are told from real digits in about .8 of all cases,
 # the autoencoder's from N(0, I) in more than .9. The columns say how. Nearly every sample has
 # another sample for its neighbour, whatever the model: its images share a blur, or a noise, that
@@ -263,10 +263,10 @@ assert min(columns[name][0] for name in samples) > 0.9
 assert columns["VAE, q(z|x)"][1] < 0.35 < columns["VAE, N(0, I)"][1] - 0.1
 
 # %%
-# Walking from digit to digit
-# ---------------------------
+# Walking from digit to digit / 数字から数字への補間
+# --------------------------------------------------
 # Take the codes of two digits and 21 points evenly spaced on the line between them, and decode.
-# With :math:`y_0, \dots, y_{20}` for the images, the length of the decoded path over the distance
+# With :math:`y_0, \ldots, y_{20}` for the images, the length of the decoded path over the distance
 # of its ends,
 #
 # .. math:: r = \frac{\sum_t \|y_{t+1} - y_t\|}{\|y_{20} - y_0\|} \ge 1,
@@ -364,8 +364,8 @@ plots.save(figure, "out/13_walks.png")
 # 差です。オートエンコーダの中間の画像（0.72）はPCAと同程度に見分けられ、どの行でも中間は端より
 # 悪くなります。
 #
-# The manifold in two dimensions
-# ------------------------------
+# The manifold in two dimensions / 2次元の多様体
+# ----------------------------------------------
 # With two latents the whole space can be looked at. The model is 784-256-64-2-64-256-784, because
 # a plane needs a decoder that can bend it, and gets 10 epochs. The grid is even in probability,
 # not in z: each tile stands for 1/400 of the prior, so that the picture shows what the model

@@ -7,8 +7,8 @@ r"""
 | この講を終えると、どの教科書にもあるAE・DAE・VAEの比較表を自分の測定値で埋められます。潜在変数が
   いつ崩壊するかを予測し、崩壊したVAEを見分けられるようになります。
 
-Needs / 前提: lessons 5, 8, 12 and 13.
-Runs in about 11 s on two cores / 実行時間 約11秒（2コア）.
+| Needs lessons 5, 8, 12 and 13. Runs in about 11 s on two cores.
+| 前提は第5講、第8講、第12講、第13講。実行時間は約11秒（2コア）。
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
@@ -25,8 +25,8 @@ Runs in about 11 s on two cores / 実行時間 約11秒（2コア）.
 """
 
 # %%
-# The models
-# ----------
+# The models / モデル
+# -------------------
 # All models here are 784-200-20-200-784 with 4 epochs at a learning rate of 3e-3: half the width
 # and a fifth of the epochs of lesson 12, so that twelve of them fit into one lesson. Their losses
 # are higher than there; what counts is the comparison. They are a VAE with five seeds, four more
@@ -65,8 +65,8 @@ vae, ae, dae = seeds[0], trained(Autoencoder)[0], trained(DenoisingAutoencoder, 
 betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1, 0.3, 1, 3, 10)}
 
 # %%
-# Beta: how much a nat of the code may cost
-# -----------------------------------------
+# Beta: how much a nat of the code may cost / beta：潜在変数の情報1 natの値段
+# ---------------------------------------------------------------------------
 # Call the reconstruction term D (distortion) and the KL R (rate). The beta-VAE minimises
 # :math:`D + \beta R` (Higgins et al. 2017; Alemi et al. 2018). Let :math:`\beta_1 < \beta_2`, and
 # let each model be the better one for its own beta:
@@ -111,8 +111,8 @@ elbos = {beta: rate + distortion for beta, (rate, distortion) in curve.items()}
 assert min(elbos, key=elbos.get) == 1
 
 # %%
-# When does a latent collapse?
-# ----------------------------
+# When does a latent collapse? / 潜在変数はいつ崩壊するか
+# -------------------------------------------------------
 # Posterior collapse: q(z|x) is the prior whatever x is, and the decoder ignores z. Is it an
 # accident of training? Take the smallest VAE in which it can happen. One pixel x with mean 0 and
 # variance :math:`\lambda`; an encoder :math:`\mu = a x` with one logvar for all x; a decoder with
@@ -120,8 +120,8 @@ assert min(elbos, key=elbos.get) == 1
 # :math:`s = e^{logvar}`:
 #
 # .. math::
-#    D &= \frac{(1 - w a)^2 \lambda + w^2 s}{2 \sigma^2} + \text{const}, &
-#    R &= \tfrac12 (a^2 \lambda + s - 1 - logvar) .
+#    D = \frac{(1 - w a)^2 \lambda + w^2 s}{2 \sigma^2} + \text{const}, \qquad
+#    R = \tfrac12 (a^2 \lambda + s - 1 - logvar) .
 #
 # Write :math:`c = \beta \sigma^2`. Setting the derivatives by a and by logvar to zero gives
 # :math:`a = w / (w^2 + c)` and :math:`s = c / (w^2 + c)`, and with these
@@ -208,8 +208,8 @@ for lam in thresholds:  # beta = sigma = 1
 assert np.allclose(ends, np.maximum(thresholds - 1, 0), atol=1e-3)
 
 # %%
-# Collapse provoked by a common mistake
-# -------------------------------------
+# Collapse provoked by a common mistake / よくある間違いが招く崩壊
+# ----------------------------------------------------------------
 # Add a squared error *averaged over the pixels* to a KL summed over the latents. Lesson 9 showed
 # what that is: a Gaussian likelihood with sigma = 1 whose KL is weighted by D/2, here beta = 392.
 # By the theory of the linear model, a latent is worth its price if it explains a variance of more
@@ -257,8 +257,8 @@ assert seen == sorted(seen, reverse=True)
 # なお、健全なVAEで一部の潜在変数が使われなくても欠陥ではありません。導出のとおり、値段に
 # 見合わなかっただけです。
 #
-# Blur
-# ----
+# Blur / ぼやけ
+# -------------
 # The Laplacian of an image is the sum of the four neighbours less four times the pixel. It is 0
 # where grey values change evenly and large at edges, so its variance over the image is a measure
 # of sharpness (Pech-Pacheco et al. 2000). It takes noise for sharpness as well: it can compare
@@ -329,8 +329,8 @@ plots.save(figure, "out/14_blur.png")
 # - 「画素ごとの損失だけが原因」：損失はどのbetaでも同じなのに、betaを上げるたびにぼやけが
 #   強くなります。KLのnat数が少ないほど、多くの画像が同じ潜在変数を共有するからです。
 #
-# Five seeds
-# ----------
+# Five seeds / 5つのシード
+# ------------------------
 # Other initial weights, another order of the images, other noise: how much does the result depend
 # on them?
 #
@@ -389,8 +389,8 @@ plots.save(figure, "out/14_beta_collapse_seeds.png")
 # 不安定だということは、ここでは測っていません。学習がどう失敗するかはGoodfellow et al. 2014、
 # シードやハイパーパラメータにどう左右されるかはLucic et al. 2018にあります。
 #
-# The tables of the textbooks
-# ---------------------------
+# The tables of the textbooks / 教科書の比較表
+# --------------------------------------------
 # Each cell with the number behind it: of this run, of lesson 13 where it says so, or a citation
 # where no run of ours can say anything. The noisy input is clipped Gaussian noise, sigma = .5.
 #
@@ -490,8 +490,8 @@ table(
 print("Figures: out/14_beta_collapse_seeds.png, out/14_blur.png")
 
 # %%
-# Three remarks on the tables
-# ---------------------------
+# Three remarks on the tables / 表への3つの注意
+# ---------------------------------------------
 # - "Noise: none" for the VAE is true of the input only. Its code is noisy in every step: the sigma
 #   of the next row.
 # - The DAE is good at what it was trained for, and at that only: given *clean* digits its error is

@@ -13,7 +13,8 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scratchvae.models import DenoisingAutoencoder, Model, build
 from scratchvae.optim import make_optimizer
 from scratchvae.parser import EPOCHS, MODEL_OPTIONS
 from scratchvae.presets import PRESETS
-from scratchvae.train import DivergedError, Stopped, Training, fit
+from scratchvae.train import Callback, DivergedError, Stopped, Training, fit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,44 +101,48 @@ def _train(
     schedule = [PRESETS[notes["preset"]].schedule] if notes.get("preset") in PRESETS else []
 
     resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
+    resume += " --live" if "live" in given else ""
     if training.epoch == notes["epochs"] and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
         print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)
     started = time.perf_counter()
     runs.save_run(directory, model, training, notes)  # what cannot be written shows before an epoch
-    try:
-        with threadpool_limits(given.get("threads"), "blas"):
-            fit(
-                model,
-                data.x_train,
-                validation=data.x_test,
-                epochs=notes["epochs"],
-                callbacks=[*schedule, save],
-                resume=training,
-                progress=not arguments.quiet,
-            )
-    except Stopped:
-        runs.save_run(directory, model, training, notes)
-        where = f"after epoch {training.epoch} of {notes['epochs']}"
-        if training.step:
-            steps = f"{training.step} of {training.steps_an_epoch} steps"
-            where = f"in epoch {training.epoch + 1} after {steps}"
-        raise Stopped(
-            f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
-        ) from None
-    except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
-        raise KeyboardInterrupt(
-            f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
-            f"Go on with: {resume}"
-        ) from None
-    except DivergedError as error:
-        runs.save_run(directory, model, training, notes)
-        raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
+    with _live(arguments, model, training, notes, data, directory) as live:
+        try:
+            with threadpool_limits(given.get("threads"), "blas"):
+                fit(
+                    model,
+                    data.x_train,
+                    validation=data.x_test,
+                    epochs=notes["epochs"],
+                    callbacks=[*schedule, save, *live],
+                    resume=training,
+                    progress=not arguments.quiet,
+                )
+        except Stopped:
+            runs.save_run(directory, model, training, notes)
+            where = f"after epoch {training.epoch} of {notes['epochs']}"
+            if training.step:
+                steps = f"{training.step} of {training.steps_an_epoch} steps"
+                where = f"in epoch {training.epoch + 1} after {steps}"
+            raise Stopped(
+                f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
+            ) from None
+        except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
+            raise KeyboardInterrupt(
+                f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
+                f"Go on with: {resume}"
+            ) from None
+        except DivergedError as error:
+            runs.save_run(directory, model, training, notes)
+            raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
     seconds = time.perf_counter() - started
     runs.draw_pictures(directory, model, training.history, data)
     figures = {"epochs": training.epoch, **training.history.last()}
     pictures = [str(directory / name) for name in runs.PICTURES]
     report = {"run": str(directory), **figures, "seconds": seconds, "pictures": pictures}
+    if live:
+        report["live"] = str(directory / runs.LIVE)
     if not arguments.json:
         _print_table(f"{model.kind}, {data.name}, after {training.epoch} epochs", figures)
         print(f"{seconds:.1f} s. Model, history and pictures are in {directory}:")
@@ -145,8 +150,34 @@ def _train(
     _print_json(arguments, report)
 
 
+@contextmanager
+def _live(
+    arguments: argparse.Namespace,
+    model: Model,
+    training: Training,
+    notes: dict[str, Any],
+    data: Any,
+    directory: Path,
+) -> Iterator[list[Callback]]:
+    """Keep live.html during the block where --live asks for it; yield the callbacks that do."""
+    if "live" not in vars(arguments):
+        yield []
+        return
+    from scratchvae import runs
+    from scratchvae.web.live import Live
+
+    path = directory / runs.LIVE
+    with Live(path, model, training, data, notes["epochs"]) as live:
+        if live.notice:
+            print(f"scratchvae: {live.notice}", file=sys.stderr)
+        if not arguments.quiet:
+            print(f"watch it in a browser: {path}", file=sys.stderr)
+        yield [live]
+
+
 _RESUMABLE = {"resume", "epochs", "device", "tf32", "data_dir", "checkpoint_every"} | {
     "threads",
+    "live",
     "quiet",
     "json",
 }
@@ -324,6 +355,24 @@ def interpolate(arguments: argparse.Namespace) -> None:
     _draw(arguments, "interpolation.png", draw)
 
 
+def explore(arguments: argparse.Namespace) -> None:
+    """``scratchvae explore``: one HTML file in which the latent space is walked through."""
+    from scratchvae.web.explorer import write_explorer
+
+    report = write_explorer(
+        arguments.runs,
+        arguments.out,
+        data=arguments.data,
+        data_dir=arguments.data_dir,
+        language=arguments.lang,
+    )
+    if not arguments.json:
+        for run in report["without_encoder"]:
+            print(f"{run}: its encoder did not fit into the page: no drawing of your own with it")
+        print(f"{report['page']} ({report['bytes'] / 1e6:.2f} MB): open it in a browser")
+    _print_json(arguments, report)
+
+
 def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) -> None:
     """Open the run, draw one picture, and say where it is."""
     from scratchvae import runs
@@ -446,5 +495,15 @@ def _print_table(title: str, figures: dict[str, Any]) -> None:
 
 COMMANDS = {
     function.__name__: function
-    for function in (train, evaluate, sample, reconstruct, interpolate, latent, check, info)
+    for function in (
+        train,
+        evaluate,
+        sample,
+        reconstruct,
+        interpolate,
+        latent,
+        explore,
+        check,
+        info,
+    )
 }

@@ -7,6 +7,10 @@ after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint
 A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers that depend on t) and
 ``update`` (arithmetic on the device alone). ``graphs`` records ``update`` once and gives it the
 scalars of each step as arrays on the device.
+
+Every update is element by element, so a step may be taken in pieces, and gives the same bits. On
+the host it is: block after block, so that what one pass has written is still in the processor's
+cache when the next one reads it.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from scratchvae.backend import Array, array_module
 #: every so many steps what is subnormal is set to zero.
 FLUSH_EVERY = 64
 
+#: Elements of a block: 256 KiB of each vector in float32.
+BLOCK = 1 << 16
 
 #: The least that is added to the root of squared gradients: float32 can hardly hold the squares of
 #: smaller gradients. So with eps=0 a gradient of 0 gives a step of 0, and not 0 / 0.
@@ -81,8 +87,13 @@ class Optimizer(ABC):
         ``prepare`` must have been called. On the device nothing is allocated and nobody waits.
         """
         self._scalars = scalars
-        memory = (self.memory[name] for name in self.slots)
-        self._update(array_module(theta), theta, grad, self._scratch, *memory)
+        xp, memory = array_module(theta), [self.memory[name] for name in self.slots]
+        size = BLOCK if xp is np else len(theta)
+        for start in range(0, len(theta), size):
+            block = slice(start, start + size)
+            g = grad[block]
+            scratch = self._scratch[: len(g)]  # the same for all blocks, so that it stays
+            self._update(xp, theta[block], g, scratch, *(m[block] for m in memory))
 
     @property
     def vectors(self) -> list[Array]:

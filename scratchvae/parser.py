@@ -14,6 +14,7 @@ from scratchvae.layers import ACTIVATIONS
 from scratchvae.models import CORRUPTIONS, MODELS
 from scratchvae.optim import OPTIMIZERS
 from scratchvae.practice.commands import add_commands
+from scratchvae.practice.language import LANGUAGES
 from scratchvae.presets import PRESETS
 
 Command = Callable[[argparse.Namespace], None]
@@ -36,6 +37,7 @@ EXAMPLES = {
     "reconstruct": "scratchvae reconstruct runs/vae --n 20",
     "interpolate": "scratchvae interpolate runs/vae --images 3 8 --steps 15",
     "latent": "scratchvae latent runs/vae --out latent.png",
+    "explore": "scratchvae explore runs/vae",
     "check": "scratchvae check --seed 1",
     "info": "scratchvae info --json",
 }
@@ -84,7 +86,9 @@ def make(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
             )
             sub.add_argument("--seed", type=types.seed, default=0, help=argparse.SUPPRESS)
         else:
-            if name != "check":
+            if name == "explore":
+                _add_explore_options(sub)
+            elif name != "check":
                 _add_run_options(sub, name)
             sub.add_argument(
                 "--seed", type=types.seed, default=0, metavar="N", help="of all random numbers (0)"
@@ -119,6 +123,22 @@ def _add_run_options(sub: argparse.ArgumentParser, name: str) -> None:
         add("--steps", type=steps, default=11, metavar="N", help="images a row (%(default)s)")
     add("--device", default="cpu", choices=backend.DEVICES, help="(cpu)")
     _add_data(sub, default=None, help="other data than the run's own")
+
+
+def _add_explore_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options of ``explore``, which opens several runs."""
+    sub.add_argument(
+        "runs",
+        type=types.path,
+        nargs="+",
+        metavar="run",
+        help="run directory or model.npz; of several, the page offers each by its beta",
+    )
+    sub.add_argument(
+        "--out", type=types.path, metavar="FILE.html", help="default: in the first run's directory"
+    )
+    sub.add_argument("--lang", choices=LANGUAGES, help="the page's language (the browser's)")
+    _add_data(sub, default=None, help="other data than the first run's own")
 
 
 def _add_data(sub: argparse.ArgumentParser, default: Any, help: str) -> None:
@@ -165,6 +185,9 @@ def _add_train_options(kinds: Any, kind: str) -> None:
     add("--learning-rate", type=types.real, metavar="X", help="(the optimizer's own; adam 0.001)")
     add("--binarize", action="store_true", help="draw each pixel as 0 or 1 anew in each epoch")
     add("--checkpoint-every", type=types.count, metavar="N", help="save every N epochs (1)")
+    add(
+        "--live", action="store_true", help="keep live.html in the run directory: open it and watch"
+    )
     add("--seed", type=types.seed, metavar="N", help="seed of all random numbers (0)")
     add("--device", choices=backend.DEVICES, help="(cpu)")
     add("--tf32", action="store_true", help="faster products on the GPU, right to 3 digits")

@@ -366,7 +366,7 @@ def latent(
         names = ("z₁", label_name if classes else "")
     else:
         if n_latent > 2:
-            points, (first, second) = _principal(points)
+            points, (first, second) = principal(points)
             names = (
                 f"principal component 1 ({first:.0%} of variance)",
                 f"principal component 2 ({second:.0%} of variance)",
@@ -564,7 +564,7 @@ def _bars(ax: Axes, values: Floats) -> None:
     ax.grid(axis="y", color=FAINT, linewidth=0.8)
 
 
-def _principal(codes: Floats) -> tuple[Floats, Floats]:
+def principal(codes: Floats) -> tuple[Floats, Floats]:
     """The first two principal components of the codes, and their shares of the variance."""
     centred = codes - codes.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)
@@ -597,6 +597,12 @@ def _finite(name: str, array: Floats) -> Floats:
     return array
 
 
+def near_square(n_features: int) -> tuple[int, int]:
+    """The height and width of the rectangle nearest to a square that holds so many features."""
+    height = math.isqrt(n_features)
+    return height, math.ceil(n_features / height)
+
+
 def _tiles(name: str, images: npt.ArrayLike, image_shape: tuple[int, int] | None) -> Floats:
     """Images as (N, height, width)."""
     array = np.asarray(images, dtype=np.float64)
@@ -608,8 +614,7 @@ def _tiles(name: str, images: npt.ArrayLike, image_shape: tuple[int, int] | None
     flat = array.reshape(len(array), -1)
     n_features = flat.shape[1]
     if image_shape is None:
-        height = math.isqrt(n_features)
-        width = math.ceil(n_features / height)
+        height, width = near_square(n_features)
         blank = np.full((len(flat), height * width - n_features), np.nan)
         flat = np.hstack([flat, blank])
     else:

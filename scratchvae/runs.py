@@ -24,6 +24,7 @@ from scratchvae.train import History, Training
 
 FILES = ("model.npz", "history.csv", "config.json")
 PICTURES = ("curves.png", "reconstructions.png", "samples.png", "latent.png")
+LIVE = "live.html"  # of `train --live`
 SHOWN, SAMPLES = 10, 100
 
 
@@ -97,7 +98,7 @@ def training_in(directory: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(directory)) from None
-        for name in FILES + PICTURES:
+        for name in (*FILES, *PICTURES, LIVE):
             clear_parts(directory / name)
         yield
 
@@ -152,7 +153,7 @@ def draw_reconstructions(
 
     One image of each class first, then the others in order. The DAE is given corrupted images.
     """
-    x = data.x_test[_one_of_each(data.y_test, len(data.x_test))[:n]]
+    x = data.x_test[one_of_each(data.y_test, len(data.x_test))[:n]]
     given, noisy = x, None
     if isinstance(model, DenoisingAutoencoder):
         given = noisy = evaluate.corrupted(model, x, seed)
@@ -169,7 +170,8 @@ def draw_reconstructions(
     return evaluate.mse(x, y)
 
 
-def _one_of_each(labels: np.ndarray | None, n: int) -> np.ndarray:
+def one_of_each(labels: np.ndarray | None, n: int) -> np.ndarray:
+    """Return the numbers of all n images: the first of each class, then the others in order."""
     if labels is None:
         return np.arange(n)
     first = np.unique(labels, return_index=True)[1]
@@ -215,11 +217,7 @@ def draw_latent(path: Path, model: Model, data: datasets.Dataset, side: int = 20
         mu, logvar = model.encode(to_device(data.x_test, model.device))
         kl = to_host(model.kl.per_latent(mu, logvar))
     if model.n_latent == 2:
-        low, high = np.percentile(codes, (2, 98), axis=0)
-        if isinstance(model, VAE):
-            low, high = np.array([-3.0, -3.0]), np.array([3.0, 3.0])
-        least = 1e-3 * (1 + np.abs(low))  # where all codes are one, the grid still is one
-        z1, z2 = np.linspace(low, np.maximum(high, low + least), side, dtype=model.dtype).T
+        z1, z2 = np.linspace(*plane_corners(model, codes), side, dtype=model.dtype).T
         grid = np.stack(np.meshgrid(z1, z2), axis=-1).reshape(-1, 2)
         decoded = (to_host(model.decode(to_device(grid, model.device))), z1, z2)
     figure = plots.latent(
@@ -232,6 +230,19 @@ def draw_latent(path: Path, model: Model, data: datasets.Dataset, side: int = 20
         title=f"{_title(model)}: latent space, {len(codes):,} test images",
     )
     plots.save(figure, path)
+
+
+def plane_corners(model: Model, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of the part of a 2-D latent space that is shown decoded.
+
+    For the VAE -3 to 3, three standard deviations of the prior; for an autoencoder the middle 96 %
+    of the codes (N, 2).
+    """
+    if isinstance(model, VAE):
+        return np.array([-3.0, -3.0]), np.array([3.0, 3.0])
+    low, high = np.percentile(codes, (2, 98), axis=0)
+    least = 1e-3 * (1 + np.abs(low))  # where all codes are one, the plane still is one
+    return low, np.maximum(high, low + least)
 
 
 def draw_interpolation(

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from browser import browser  # noqa: F401 (the fixture, for every test file)
 
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before NumPy loads; more threads would wait for each other

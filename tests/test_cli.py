@@ -34,7 +34,8 @@ KINDS = ("ae", "dae", "vae")
 SMALL = ("--hidden", "6", "--n-latent", "2", "--epochs", "2", "--batch-size", "16")
 FILES = ["config.json", "history.csv", "model.npz"]
 COMMAND = [sys.executable, "-m", "scratchvae"]
-COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "latent", "check", "info")
+COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "latent")
+COMMANDS += ("explore", "check", "info")
 
 
 def write_images(path, n=60, side=8, seed=0):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import tracemalloc
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from scratchvae import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
-from scratchvae.optim import FLUSH_EVERY, OPTIMIZERS, Optimizer, make_optimizer
+from scratchvae.optim import BLOCK, FLUSH_EVERY, OPTIMIZERS, Optimizer, make_optimizer
 
 P, STEPS = 6, 7
 EVERY_OPTIMIZER = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -377,6 +378,18 @@ def test_a_memory_that_fades_ends_at_zero(name):
     for vector in optimizer.memory.values():
         magnitude = np.abs(vector)
         assert not np.any((magnitude > 0) & (magnitude < np.finfo(np.float32).tiny))
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, 2 * BLOCK + 3])
+def test_blocks_change_no_bit(name, size):
+    theta, grads = problem("float32", size)
+    whole = run(make_optimizer(name), theta, grads[-3:])
+    cuts = [0, size // 3, size // 2, size]
+    parts = [slice(*pair) for pair in itertools.pairwise(cuts)]
+    alone = [run(make_optimizer(name), theta[part], grads[-3:, part]) for part in parts]
+    np.testing.assert_array_equal(whole, np.concatenate(alone))
+    assert (whole != theta).mean() > 0.99
 
 
 def test_only_what_is_subnormal_is_set_to_zero():

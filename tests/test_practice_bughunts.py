@@ -16,6 +16,7 @@ from terminal import Terminal
 from scratchvae.cli import main
 from scratchvae.practice import bughunt_files, bughunt_oracles, content
 from scratchvae.practice.bughunt_files import ORACLES, assess, changed, load, load_all, look
+from scratchvae.practice.language import Messages
 from scratchvae.practice.state import State
 
 HUNTS = load_all()
@@ -358,6 +359,39 @@ def test_a_learner_solves_the_first_hunt(tmp_path, language):
     assert re.search(kept, text)
     assert path.read_text(encoding="utf-8") == hunt.text
     assert Path(f"{path}.bak-1").read_text(encoding="utf-8") == solved_text(hunt)
+
+
+@each
+def test_a_learner_solves_each_hunt(hunt, tmp_path):
+    """By turns in English and Japanese. A decoy is solved by leaving it as it is; a buggy program
+    that is left as it is, is not, and its oracle is the one that is said to object to it."""
+    language = ("en", "ja")[hunt.number // 2 % 2]
+    say = Messages("bughunt", language)
+    path = tmp_path / "bughunts" / f"{hunt.stem}.py"
+    path.parent.mkdir()
+
+    def checked(text, code):
+        path.write_text(text, encoding="utf-8")
+        words = ["bughunt", "run", str(hunt.number), "--lang", language]
+        with Terminal(*words, cwd=tmp_path, home=tmp_path / "home", columns=80, rows=200) as it:
+            assert it.wait() == code, it.text
+        assert all(cell_len(line) <= 80 for line in it.text.split("\n"))
+        return "".join(it.text.replace("│", "").split())
+
+    def shown(text):
+        return "".join(text.split())
+
+    if hunt in BUGGY:
+        left = checked(claimed(hunt.text, "none"), 1)
+        assert shown(say("verdict_not_none")) in left
+        assert not any(shown(say(oracle)) in left for oracle in ORACLES)  # nothing is given away
+    solved = checked(claimed(hunt.text, "none") if hunt in DECOYS else solved_text(hunt), 0)
+    for text in (hunt.title, hunt.explanation, hunt.source_note):
+        assert shown(text[language]) in solved
+    for oracle in ORACLES:
+        if oracle == hunt.oracle or hunt.oracle != "gradient" or oracle == "gradient":
+            verdict = say("objects" if oracle == hunt.oracle else "silent")
+            assert shown(say("oracle", oracle=say(oracle), verdict=verdict)) in solved
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])

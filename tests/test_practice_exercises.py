@@ -35,14 +35,6 @@ def exercise(stem: str) -> Exercise:
     return load(content.ROOT / "exercises" / f"{stem}.toml")
 
 
-@cache
-def grades(stem: str) -> list[Grade]:
-    """The grades of the blank, the solution and the mutants, from one process."""
-    ex = exercise(stem)
-    bodies = [ex.blank, ex.solution, *(mutant.source for mutant in ex.mutants)]
-    return grade_sources(ex, [ex.text("en", body) for body in bodies], seed=SEED, seconds=60)
-
-
 def graded(stem: str, *bodies: str) -> list[Grade]:
     ex = exercise(stem)
     return grade_sources(ex, [ex.text("en", body) for body in bodies], seed=SEED, seconds=60)
@@ -61,47 +53,27 @@ def test_there_are_enough_exercises_and_their_numbers_give_the_order() -> None:
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_the_blank_fails(stem: str) -> None:
-    assert mistakes(exercise(stem), 0, grades(stem)[0]) == ""
-    assert not grades(stem)[0].ok
-
-
-@pytest.mark.parametrize("stem", STEMS)
-def test_the_solution_passes(stem: str) -> None:
-    got = grades(stem)[1]
-    assert got.ok, said(exercise(stem), got)
-    assert got.objections == ()
-    assert got.altered == ()
-
-
-@pytest.mark.parametrize("stem", STEMS)
-def test_every_mutant_is_refused_by_its_oracle_with_the_right_words(stem: str) -> None:
+def test_each_answer_of_a_file_is_graded_as_declared(stem: str) -> None:
+    """The blank fails, the solution passes, and each mutant is refused by its oracle with the right
+    words; no right number is shown, and no English sentence is in a Japanese report."""
     ex = exercise(stem)
     assert len(ex.mutants) >= 3
-    for k, got in enumerate(grades(stem)[2:], start=2):
+    bodies = [ex.blank, ex.solution, *(mutant.source for mutant in ex.mutants)]
+    blank, solution, *mutants = graded(stem, *bodies)
+    assert mistakes(ex, 0, blank) == ""
+    assert not blank.ok
+    assert solution.ok, said(ex, solution)
+    assert (solution.objections, solution.altered) == ((), ())
+    right = [value for array in grade._Trial(ex, SEED).right[0] for value in np.ravel(array)[:200]]
+    for k, got in enumerate(mutants, start=2):
         assert mistakes(ex, k, got) == "", ex.mutants[k - 2].kind + "\n" + said(ex, got)
         assert not got.ok
-
-
-@pytest.mark.parametrize("stem", STEMS)
-def test_no_diagnosis_shows_the_right_numbers(stem: str) -> None:
-    """No entry of a right array, to five digits, is in what is said about a mutant."""
-    ex = exercise(stem)
-    trial = grade._Trial(ex, SEED)
-    for got in grades(stem)[2:]:
         text = said(ex, got) + said(ex, got, "ja")
-        for array in trial.right[0]:
-            for value in np.ravel(array)[:200]:
-                assert f"{abs(value):.5g}" not in text or float(value).is_integer()
-
-
-@pytest.mark.parametrize("stem", STEMS)
-def test_a_japanese_report_has_no_english_sentence(stem: str) -> None:
-    ex = exercise(stem)
-    for got in grades(stem):
+        for value in right:
+            assert f"{abs(value):.5g}" not in text or float(value).is_integer()
+    for got in (blank, solution, *mutants):
         for line in diagnosis.report(ex, got, "ja"):
-            if line.style != "code":
-                assert no_english(line.text), line.text
+            assert line.style == "code" or no_english(line.text), line.text
 
 
 def no_english(text: str) -> bool:
@@ -370,12 +342,12 @@ def test_a_changed_forward_is_told_and_not_used() -> None:
     assert got.ok
     assert got.altered
     assert "Your file changes the given" in said(ex, got)
-    assert grades(RELU.stem)[1].altered == ()
 
 
 def test_after_the_first_wrong_array_the_later_ones_are_excused() -> None:
     stem = next(s for s in STEMS if len(exercise(s).outputs) > 4)
-    got = next(g for g in grades(stem)[2:] if sum(not o.ok for o in g.outputs) > 2)
+    answers = graded(stem, *(mutant.source for mutant in exercise(stem).mutants))
+    got = next(g for g in answers if sum(not o.ok for o in g.outputs) > 2)
     wrong = [o.name for o in got.outputs if not o.ok]
     text = said(exercise(stem), got)
     expected = f"{', '.join(wrong[1:])}: after {wrong[0]} in the backward pass; may be wrong only"
@@ -705,22 +677,35 @@ def test_the_watch_checks_each_save_and_goes_on(tmp_path: Path, language: str) -
 
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
-    """From the first to the last: a save of the blank fails, one of the solution passes."""
+    """From the first to the last: the blank and three mutants fail, each with its words, and the
+    solution passes. Each wrong answer is saved in one of the two languages, by turns."""
     say = Messages("exercise", language)
+    turn = ["en", "ja"].index(language)
 
     def verdict(key: str, ex: Exercise) -> str:
         title = content.text(ex.title, language)
         return re.escape(say(key, time="", title=f"{ex.number}. {title}").strip())
 
     with Terminal(
-        *("exercise", "--lang", language), cwd=tmp_path, home=tmp_path, columns=160
+        *("exercise", "--lang", language, "--seed", str(SEED)),
+        **{"cwd": tmp_path, "home": tmp_path, "columns": 160},
     ) as terminal:
         for stem in STEMS:
             ex = exercise(stem)
             terminal.expect(WORDS[language]["watch"], timeout=60)
             path = tmp_path / "exercises" / f"{stem}.py"
-            path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
-            terminal.expect(verdict("failed", ex), timeout=60)
+            if ex.number % 2 == turn:
+                path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
+                terminal.expect(verdict("failed", ex), timeout=60)
+                blank = say("problem_blank", function=ex.function)
+                terminal.expect(re.escape(blank))
+            for mutant in ex.mutants[:3][(ex.number + turn) % 2 :: 2]:
+                path.write_text(ex.text(language, mutant.source), encoding="utf-8")
+                terminal.expect(verdict("failed", ex), timeout=60)
+                objects = say("oracle", oracle=say(mutant.objects), verdict=say("objects"))
+                terminal.expect(re.escape(objects))
+                if language == "en":  # the Japanese sentences have tests of their own
+                    terminal.expect("(?s)" + mutant.says.replace(" ", r"\s+"))
             path.write_text(ex.text(language, ex.solution), encoding="utf-8")
             terminal.expect(verdict("passed", ex), timeout=60)
         assert terminal.wait(60) == 0
@@ -728,6 +713,45 @@ def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
     assert {stem: data["exercises"][stem]["state"] for stem in STEMS} == dict.fromkeys(
         STEMS, "passed"
     )
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_number_jumps_to_that_exercise(tmp_path: Path, language: str) -> None:
+    words = WORDS[language]
+    place: dict[str, Any] = {"cwd": tmp_path, "home": tmp_path}
+
+    def titled(number: int) -> str:
+        return re.escape(f"{number}. {content.text(exercise(STEMS[number - 1]).title, language)}")
+
+    with Terminal("exercise", "7", "--lang", language, **place) as terminal:
+        terminal.expect(titled(7))
+        terminal.expect(words["watch"])
+        path = tmp_path / "exercises" / f"{STEMS[6]}.py"
+        assert path.read_text(encoding="utf-8") == exercise(STEMS[6]).text(language)
+        path.write_text(exercise(STEMS[6]).text(language, exercise(STEMS[6]).solution), "utf-8")
+        terminal.expect(words["praise"])
+        terminal.expect(titled(8))
+        terminal.interrupt()
+        assert terminal.wait() == 0
+    with Terminal("exercise", "7", **place) as terminal:  # passed: it waits for another try
+        terminal.expect(words["watch"])
+        path.write_text(exercise(STEMS[6]).text(language), encoding="utf-8")
+        terminal.expect(
+            re.escape(Messages("exercise", language)("problem_blank", function="backward"))
+        )
+        terminal.interrupt()
+        assert terminal.wait() == 0
+    with Terminal("exercise", "99", **place) as terminal:
+        assert terminal.wait() == 2
+        assert "99" in terminal.text
+    assert not (tmp_path / "exercises" / f"{STEMS[0]}.py").exists()
+
+
+def test_the_help_says_that_a_number_jumps(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "--help")
+    assert code == 0
+    assert re.search(r"\n +N +jump to exercise number N", out)
+    assert command(capsys, "7x")[0] == 2
 
 
 def test_the_watch_notices_a_file_that_is_gone(tmp_path: Path) -> None:

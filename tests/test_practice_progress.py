@@ -145,7 +145,7 @@ def test_the_exercises_command_and_this_one_agree(here, report):
     ("language", "title", "score", "then"),
     [
         ("en", "Your practice", "1 of 1 right (100 %)", "Next: review the 5 due today:"),
-        ("ja", "学習の記録", "1問中1問正解（100%）", "次にやること: 今日の復習（5問）"),
+        ("ja", "学習の記録", "1問中1問正解（100%）", "次にやること：今日の復習（5問）"),
     ],
 )
 @pytest.mark.parametrize("columns", [40, 80, 120])

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -323,3 +324,32 @@ def test_a_panel_fits_the_window(columns, language, tmp_path):
         if line.startswith(("│", "╭", "╰")):
             assert screen.columns_of(line) == min(columns, 96)
     assert not [code for code in ("\x1b[3", "\x1b[9") if code in terminal.raw]  # NO_COLOR
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_every_question_is_shown_and_explained(language, tmp_path):
+    """One session over all of them, 80 columns wide, the right option chosen each time."""
+    cards = questions.load()
+    options = ("--lang", language, "-n", "1000", "--state", str(tmp_path / "s"))
+    shown = ""
+    with Terminal("quiz", *options, cwd=ROOT, home=tmp_path, columns=80) as terminal:
+        for number in range(len(cards)):
+            terminal.expect("a-d|a～d", timeout=60)
+            terminal.send("a\n")
+            if number < len(cards) - 1:
+                terminal.expect("Enter", timeout=60)
+                terminal.send("\n")
+            else:
+                assert terminal.wait(60) == 0
+            shown, terminal.raw, terminal._seen = shown + terminal.text, "", 0
+    for line in shown.splitlines():
+        assert screen.columns_of(line) <= 80
+        if line.startswith(("│", "╭", "╰")):
+            assert screen.columns_of(line) == 80, line
+    shown = "".join(re.sub("[│╭╰─]", "", shown).split())
+    for card in cards:
+        texts = [card.text, card.why, *(option.text for option in card.options)]
+        for text in texts:
+            assert "".join(text[language].split()) in shown, f"{card.id}: {text[language]}"
+    stored = bank.rows(tmp_path / "s", "select count(distinct id), count(*) from answers")
+    assert stored == [(len(cards), len(cards))]

@@ -176,12 +176,12 @@ def test_stopping_a_review_keeps_what_was_answered(day, piped, tmp_path, monkeyp
             state.record("quiz", id, False)
     day(1)
     out = piped("a\n", "review", "--lang", "ja").out
-    assert "今日復習する問題: 3問" in out
+    assert "今日復習する問題：3問" in out
     assert "ここで終了します。" in out
     out, err = piped("", "review", "-n", "1", "--json")
     report = json.loads(out)
     assert (report["answered"], report["questions"]) == (0, [])
-    assert "今日復習する問題: 1問" in err
+    assert "今日復習する問題：1問" in err
     assert (
         len(bank.rows(tmp_path / "s.sqlite3", "select * from answers where kind = 'review'")) == 1
     )
@@ -229,7 +229,7 @@ def test_a_question_that_is_gone_is_not_asked(day, piped, tmp_path, monkeypatch)
         ("en", "Due today: 2", "Stopped", "Nothing is due today. Next: 2 on 2023-11-15"),
         (
             "ja",
-            "今日復習する問題: 2問",
+            "今日復習する問題：2問",
             "ここで終了",
             "今日復習する問題はありません。次は2023-11-15に2問",
         ),

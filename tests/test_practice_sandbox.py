@@ -385,7 +385,7 @@ def test_complex_numbers_at_run_time_are_refused(tmp_path: Path) -> None:
     source = "import numpy as np\n\ndef f(x):\n    z = np.fft.fft(x)\n    return x\n"
     problem = run(tmp_path, source, honest=True).problem
     assert problem is not None
-    assert (problem.kind, problem.line) == ("complex", 5)
+    assert (problem.kind, problem.line) == ("complex", 4)
 
 
 def test_a_program_may_be_left_alone(tmp_path: Path) -> None:

@@ -9,16 +9,24 @@ from __future__ import annotations
 import builtins
 import contextlib
 import faulthandler
+import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import absolute, array_equal, flatnonzero  # a learner may replace numpy's
+
+if TYPE_CHECKING:
+    from scratchvae.practice import effort
+else:  # the file beside this one; the package is not there in the process
+    _spec = importlib.util.spec_from_file_location("effort", Path(__file__).with_name("effort.py"))
+    effort = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(effort)
 
 FILE = "answer.py"  # what tracebacks call the learner's file, whatever its real name
 PRINTED = 20_000  # characters that are kept
@@ -100,8 +108,8 @@ class Watch:
     """Follows the learner's lines: where it returns, and whether it nudges its arguments.
 
     A numerical derivative evaluates a function at x with one element moved, again and again, or
-    with all of them moved a little. So a local array that is an argument but for one element, here
-    one and there another, gives it away, whatever the step and whether or not a function is called.
+    with all of them moved a little. So an array that is an argument but for one element, here one
+    and there another, gives it away, whatever the step and whether or not a function is called.
     """
 
     def __init__(self, answer: CodeType, arguments: list[Any], nudges: bool) -> None:
@@ -130,59 +138,43 @@ class Watch:
     def look(self, frame: FrameType, called: bool) -> None:
         """Look at the local arrays of a frame; `called`: at the arguments of an inner function."""
         for value in list(frame.f_locals.values()):
-            if not isinstance(value, np.ndarray):
-                continue
-            self.looks -= 1
-            if value.dtype.kind == "c" or value.dtype.itemsize > 8:
-                self.finding = ("complex" if value.dtype.kind == "c" else "wide", frame.f_lineno)
-            for i, x in enumerate(self.originals):
-                if value.shape == x.shape and value.dtype == x.dtype:
-                    self.compare(i, value - x, called, frame.f_lineno)
+            self.value(value, called, frame.f_lineno)
 
-    def compare(self, i: int, moved: np.ndarray[Any, Any], called: bool, line: int) -> None:
+    def see(self, value: Any) -> None:
+        """Look at the result of an operator or a call."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame and frame.f_code.co_filename != FILE:
+            frame = frame.f_back
+        if frame and self.finding is None and self.looks > 0:
+            self.value(value, None, frame.f_lineno)
+
+    def value(self, value: Any, called: bool | None, line: int) -> None:
+        """Look at one value; `called` is None where it is no local variable."""
+        if type(value) is int and value.bit_length() > 200:
+            self.finding = ("wide", line)
+        if not isinstance(value, np.ndarray):
+            return
+        self.looks -= 1
+        numbers = value.dtype.kind != "O" or (value.size and type(value.flat[0]) in (int, float))
+        if value.dtype.kind in "cO" * bool(numbers) or value.dtype.itemsize > 8:
+            self.finding = ("complex" if value.dtype.kind == "c" else "wide", line)
+            return
+        for i, x in enumerate(self.originals):
+            if value.shape == x.shape and value.dtype == x.dtype:
+                self.compare(i, value - x, called, line)
+
+    def compare(self, i: int, moved: np.ndarray[Any, Any], called: bool | None, line: int) -> None:
         """Remember how a local array differs from argument i."""
-        where = flatnonzero(moved)
+        rounding = 1e-14 * float(absolute(self.originals[i]).max())
+        where = flatnonzero(absolute(moved) > rounding)
         if len(where) == 1:
             self.single[i].add(int(where[0]))
-        elif len(where) == moved.size:
+        elif called is not None and len(where) == moved.size:
             step = float(absolute(moved).max())
             if step <= 1e-2 * float(absolute(self.originals[i]).max()):
                 self.shifts[i].add(float(f"{moved.flat[0]:.3g}"))
         if len(self.single[i]) > 1 or len(self.shifts[i]) > (0 if called else 1):
             self.finding = ("nudged", line)
-
-
-CURVED = (
-    *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "logaddexp", "logaddexp2"),
-    *("sqrt", "cbrt", "power", "float_power", "reciprocal"),
-    *("sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan", "arctanh", "arcsinh"),
-)
-#: Values of curved functions that an answer may take, for each number that it is given: derivatives
-#: take one or two, difference quotients that agree to 1e-11 three and more.
-WORK = 2
-
-
-@contextlib.contextmanager
-def counted() -> Iterator[list[int]]:
-    """Count the values that NumPy's curved functions return, in the first entry of a list."""
-    count = [0]
-    originals = {name: getattr(np, name) for name in CURVED}
-
-    def counting(function: Any) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            value = function(*arguments, **options)
-            count[0] += int(getattr(value, "size", 1))
-            return value
-
-        return call
-
-    for name, function in originals.items():
-        setattr(np, name, counting(function))
-    try:
-        yield count
-    finally:
-        for name, function in originals.items():
-            setattr(np, name, function)
 
 
 def line_of(error: BaseException) -> int | None:
@@ -250,7 +242,7 @@ def run(job: dict[str, Any], arguments: Any, arrays: dict[str, Any]) -> dict[str
     namespace = fresh_namespace(job["allowed"], job["refused"])
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            exec(compile(job["source"], FILE, "exec", dont_inherit=True), namespace)
+            exec(compiled(job, namespace), namespace)
             function = namespace.get(job["function"])
             if not callable(function) or not hasattr(function, "__code__"):
                 result["problem"] = {"kind": "no function", "line": None}
@@ -263,6 +255,14 @@ def run(job: dict[str, Any], arguments: Any, arrays: dict[str, Any]) -> dict[str
         sys.settrace(None)
         result.setdefault("printed", printed.text)
     return result
+
+
+def compiled(job: dict[str, Any], namespace: dict[str, Any]) -> CodeType:
+    """The learner's module, with what it computes counted where that is asked for."""
+    if not job.get("nudges"):
+        return compile(job["source"], FILE, "exec", dont_inherit=True)
+    namespace.update(effort.Effort().names)
+    return effort.instrumented(job["source"], FILE)
 
 
 def call(
@@ -279,14 +279,17 @@ def call(
     handed, again = decode(case, arguments), decode(case, arguments)
     handed, again = copied(handed), copied(again)
     watch = Watch(function.__code__, list(given), job["nudges"])
-    numbers = sum(np.size(a) for a in given if isinstance(a, np.ndarray))
+    work = effort.Effort(watch.see)
+    if job["nudges"]:
+        function.__globals__.update(work.names)
     try:
-        with counted() if job["nudges"] else contextlib.nullcontext([0]) as work:
-            sys.settrace(watch)
-            value = function(*handed)
+        sys.settrace(watch)
+        value = function(*handed)
     finally:
         sys.settrace(None)
-        if work[0] > WORK * numbers + 20 and not watch.finding:
+        case_number = len(result["lines"])
+        values, curved = job["limits"][case_number] if job["limits"] else (np.inf, np.inf)
+        if not watch.finding and (work.nudges or work.values > values or work.curved > curved):
             watch.finding = ("nudged", watch.returned or 1)
         if watch.finding and not result["watch"]:
             result["watch"] = watch.finding

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 POLL = 0.2  # seconds between two looks at the file
 STYLES = {"good": "green", "bad": "bold red", "plain": "", "faint": "dim", "code": "cyan"}
+GO = "N"  # the action that a number stands for
 ACTIONS = {
+    GO: "jump to exercise number N: show its task, write its file and watch it",
     "list": "all exercises and how far you are",
     "run": "check one exercise once; exit code 0 if it passes, 1 if not",
     "hint": "the next of three hints",
@@ -35,7 +37,8 @@ ACTIONS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae exercise`."""
     parser.add_argument("--seed", type=seed, help=argparse.SUPPRESS)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    actions: Any = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    actions.choices = actions._name_parser_map = _Actions()
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument(
@@ -45,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
         )
         action.add_argument("--seed", type=seed, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        if name != "list":
+        if name not in (GO, "list"):
             action.add_argument(
                 "name", nargs="?", metavar="NAME", help="number or part of the name (the current)"
             )
@@ -53,10 +56,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--give-up", action="store_true", help="see it without passing")
 
 
+class _Actions(dict[str, argparse.ArgumentParser]):
+    """The parsers by action; any number stands for GO."""
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or _is_number(word)
+
+    def __missing__(self, word: str) -> argparse.ArgumentParser:
+        return self[GO]
+
+
+def _is_number(word: object) -> bool:
+    return isinstance(word, str) and word.isascii() and word.isdigit() and len(word) < 10
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Carry out `scratchvae exercise`."""
     desk = Desk(arguments)
-    getattr(desk, arguments.action or "go_on")()
+    action = arguments.action or "go_on"
+    if action == GO or _is_number(action):
+        desk.name, action = action, "jump"
+    getattr(desk, action)()
 
 
 def folder() -> Path:
@@ -87,9 +107,13 @@ class Desk:
 
     # ------------------------------------------------------------------------------- the actions
 
-    def go_on(self) -> None:
-        """Show the current exercise and watch its file; without a terminal, check it once."""
-        exercise = self.book.current()
+    def jump(self) -> None:
+        """Show the exercise that was named, whatever its state, and watch its file."""
+        self.go_on(self.chosen())
+
+    def go_on(self, exercise: Exercise | None = None) -> None:
+        """Show an exercise (the current one) and watch it; without a terminal, check it once."""
+        exercise = exercise or self.book.current()
         if exercise is None:
             return self.all_done()
         if self.json or not self.screen.interactive:
@@ -98,8 +122,7 @@ class Desk:
             return self.finish(exercise, self.check(exercise))
         with suppress(KeyboardInterrupt):
             while exercise is not None:
-                self.begin(exercise)
-                self.watch(exercise)
+                self.watch(exercise, seen=self.begin(exercise))
                 self.screen.line()
                 exercise = self.book.current(after=exercise)
             return self.all_done()
@@ -211,24 +234,24 @@ class Desk:
 
     # -------------------------------------------------------------------------------- the parts
 
-    def begin(self, exercise: Exercise) -> None:
-        """Write the exercise's file, and show the task."""
+    def begin(self, exercise: Exercise) -> bytes | None:
+        """Write the exercise's file, and show the task; return a content that needs no check."""
         path = self.book.file(exercise)
         there = path.exists()
         self.book.write(exercise, self.language)
+        known = self.book.untouched(exercise) or self.book.entry(exercise).state == "passed"
+        seen = path.read_bytes() if known else None
         task = content.text(exercise.task, self.language)
         self.screen.panel(self.titled(exercise), self.wrapped(task))
         self.line("file_there" if there else "file_written", path=path, function=exercise.function)
         self.screen.line(self.screen.lesson(exercise.lesson))
         if self.screen.interactive and not self.json:
             self.line("watching", style="dim")
+        return seen
 
-    def watch(self, exercise: Exercise) -> None:
-        """Check every save, until one passes."""
+    def watch(self, exercise: Exercise, seen: bytes | None) -> None:
+        """Check every save of another content than `seen`, until one passes."""
         path = self.book.file(exercise)
-        seen: bytes | None = None
-        with suppress(FileNotFoundError):  # which the loop says
-            seen = path.read_bytes() if self.book.untouched(exercise) else None
         stamp: tuple[int, int] | None = None
         missing = 0
         while True:
@@ -342,7 +365,7 @@ class Desk:
             if current := self.book.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if self.name.isascii() and self.name.isdigit() and len(self.name) < 10:
+        if _is_number(self.name):
             found = [e for e in self.exercises if e.number == int(self.name)]
         else:
             name = Path(self.name).name.removesuffix(".py")

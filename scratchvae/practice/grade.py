@@ -26,7 +26,7 @@ import numpy as np
 
 from scratchvae.explain import Finding, explain, unusable
 from scratchvae.gradcheck import check_gradients, numerical_gradient
-from scratchvae.practice import child, diagnosis, sandbox
+from scratchvae.practice import child, diagnosis, effort, sandbox
 from scratchvae.practice.exercises import Exercise, Output, Text, load
 from scratchvae.practice.sandbox import Outcome, Problem
 
@@ -34,7 +34,11 @@ ROUNDS = 3
 TOLERANCE = 1e-8  # of the numerical gradient
 ROUGH = 1e-6  # of the terms of a wrong gradient, which are plain central differences
 NEAR = 1e-7  # of the right function's value: a difference quotient or an approximation
-EXACT = 1e-11  # of the right function's value: rounding only, out of reach of a difference quotient
+EXACT = 1e-13  # of the right function's value: rounding only
+#: What an answer may compute: so many times what the solution does, and for each number that it is
+#: given and returns. Derivatives take one or two values of a curved function for each number;
+#: difference quotients that agree to EXACT, without a step so small that it is seen, take eight.
+WORK, CURVED = (10, 10), (2, 3)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def grade_sources(
         [[at[name] for name in exercise.arguments] for at in trial.cases],
         seconds=seconds,
         honest=True,
+        limits=trial.limits(),
         twice=True,
     )
     grades = []
@@ -199,14 +204,37 @@ class _Trial:
 
     def reference(self, at: Mapping[str, Any]) -> list[Any]:
         """The right arrays at the drawn names `at`."""
-        copies = [np.copy(v) if isinstance(v, np.ndarray) else v for v in at.values()]
-        names = dict(zip(at, copies, strict=True))
         with np.errstate(all="ignore"):
-            value = self.exercise.reference(*(names[name] for name in self.exercise.arguments))
+            value = self.exercise.reference(*self.arguments(at))
         values = list(value) if isinstance(value, tuple) else [value]
         if len(values) != len(self.exercise.outputs):
             raise ValueError(f"{self.exercise.stem}: the solution returns {len(values)} values")
         return values
+
+    def arguments(self, at: Mapping[str, Any]) -> list[Any]:
+        """Copies of the arguments at the drawn names `at`."""
+        given = (at[name] for name in self.exercise.arguments)
+        return [np.copy(v) if isinstance(v, np.ndarray) else v for v in given]
+
+    def limits(self) -> list[tuple[int, int]]:
+        """How many values an answer may compute in each case, and how many of curved functions."""
+        work, limits = effort.Effort(), []
+        source = f"{self.exercise.given}\n{self.exercise.solution}"
+        names: dict[str, Any] = dict(work.names)
+        exec(effort.instrumented(source, f"<{self.exercise.stem}>"), names)
+        for at, right in zip(self.cases, self.right, strict=True):
+            work.values = work.curved = 0
+            with np.errstate(all="ignore"):
+                names[self.exercise.function](*self.arguments(at))
+            numbers = sum(map(np.size, [*self.arguments(at), *right]))
+            largest = max(map(np.size, right))
+            limits.append(
+                (
+                    WORK[0] * work.values + WORK[1] * numbers + 100,
+                    CURVED[0] * work.curved + CURVED[1] * largest + 20,
+                )
+            )
+        return limits
 
     def judge(self, outcome: Outcome) -> Grade:
         """Ask both oracles about what the learner's function returned."""

@@ -133,9 +133,14 @@ def call_sources(
     seconds: float = SECONDS,
     allowed: Collection[str] = ALLOWED,
     honest: bool = False,
+    limits: Sequence[tuple[int, int]] = (),
     twice: bool = False,
 ) -> list[Outcome]:
-    """Do as `call` for several files' texts, one after the other in one process."""
+    """Do as `call` for several files' texts, one after the other in one process.
+
+    `limits` holds, for each case, how many values an honest answer may compute, and how many of
+    curved functions (see `effort`); what computes more differentiates numerically.
+    """
     problems = [refuse(source, allowed, honest) for source in sources]
     arrays: dict[str, Any] = {}
     encoded = [child.encode(tuple(case), arrays) for case in cases]
@@ -145,6 +150,7 @@ def call_sources(
             "function": function,
             "cases": encoded,
             "nudges": honest,
+            "limits": list(limits),
             "twice": twice,
             "allowed": list(allowed),
             "refused": sorted(NAMES - {"__import__"}) if allowed else [],
