@@ -138,7 +138,12 @@ def mse(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
-    """Return the peak signal-to-noise ratio 10 log10(peak^2 / MSE) in decibels; inf for MSE 0."""
+    """Return the peak signal-to-noise ratio 10 log10(peak^2 / MSE) in decibels; inf for MSE 0.
+
+    Raises ValueError for a negative MSE and a peak that is not positive; of NaN it is NaN.
+    """
+    if mse < 0 or peak <= 0:
+        raise ValueError(f"psnr: got mse {mse} and peak {peak}, want mse >= 0 and peak > 0")
     return math.inf if mse == 0 else 10 * math.log10(peak * peak / mse)
 
 

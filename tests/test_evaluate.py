@@ -470,3 +470,9 @@ def test_ridge_of_float32_and_constant_features():
 def test_bad_arguments_of_ridge(x, y, penalty, message):
     with pytest.raises(ValueError, match=message):
         Ridge(x, y, penalty)
+
+
+@pytest.mark.parametrize(("mse", "peak"), [(-1.0, 1.0), (0.1, 0.0), (0.1, -1.0)])
+def test_a_ratio_of_impossible_numbers_is_refused(mse, peak):
+    with pytest.raises(ValueError, match=r"^psnr: got mse"):
+        psnr(mse, peak)
