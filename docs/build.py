@@ -52,18 +52,8 @@ def main() -> None:
     run("scratchvae", "explore", model, "--out", str(HTML / "explorer.html"))
     for language in LANGUAGES:
         doctrees, out = str(BUILD / "doctrees" / language), str(HTML / language)
-        options = (
-            "-a",
-            "-E",
-            "-W",
-            "--keep-going",
-            "-q",
-            "-D",
-            f"language={language}",
-            "-d",
-            doctrees,
-        )
-        run("sphinx", *options, str(DOCS), out)
+        options = ("-a", "-E", "-W", "--keep-going", "-q", "-D", f"language={language}")
+        run("sphinx", *options, "-d", doctrees, str(DOCS), out)
     (HTML / "index.html").write_text(START, encoding="utf-8")
     problems = links.problems(HTML)
     print(*problems, f"{len(problems)} broken links", sep="\n")

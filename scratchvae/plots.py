@@ -305,7 +305,7 @@ def scatter_codes(
     points = _matrix("codes", codes)
     if points.shape[1] != 2:
         raise ValueError(f"codes: got shape {points.shape}, want (N, 2): project them first")
-    rank, classes = _classes(labels, len(points))
+    rank, classes = class_ranks(labels, len(points))
     figure, (ax,) = new_figure(7.2, 6.0)
     _scatter(ax, points, rank)
     if classes:
@@ -355,7 +355,7 @@ def latent(
     if decoded is not None and n_latent != 2:
         raise ValueError(f"decoded: a plane wants 2 latents, codes have {n_latent}")
     figure, (left, right) = new_figure(13.0, 6.2, title=title, columns=2)
-    rank, classes = _classes(labels, len(points))
+    rank, classes = class_ranks(labels, len(points))
     heading = "Codes of the images"
     names = ("z₁", "z₂")
     if n_latent == 1:
@@ -624,7 +624,7 @@ def _tiles(name: str, images: npt.ArrayLike, image_shape: tuple[int, int] | None
     return flat.reshape(-1, height, width)
 
 
-def _classes(labels: npt.ArrayLike | None, n: int) -> tuple[npt.NDArray[np.intp], list[str]]:
+def class_ranks(labels: npt.ArrayLike | None, n: int) -> tuple[npt.NDArray[np.intp], list[str]]:
     """The rank of each label among the classes, and their names: none where they are too many."""
     unnamed = np.zeros(n, dtype=np.intp)
     if labels is None:

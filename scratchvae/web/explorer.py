@@ -25,7 +25,7 @@ from scratchvae.datasets import Dataset
 from scratchvae.files import write_text
 from scratchvae.layers import Dense, Layer, ReLU, Sequential, Sigmoid, Tanh
 from scratchvae.models import VAE, Model
-from scratchvae.plots import MAX_CLASSES
+from scratchvae.plots import class_ranks
 from scratchvae.runs import Run, host_codes, open_run
 from scratchvae.web.page import LANGUAGES, page
 
@@ -102,12 +102,12 @@ def _fit(parts: list[_Weights], data: Dataset, language: str | None) -> tuple[st
     for n, kept in choices:
         x = data.x_test[:n]
         runs = [part.to_json(x, encoder=i < kept) for i, part in enumerate(parts)]
-        labels, classes = _labels(None if data.y_test is None else data.y_test[:n])
+        ranks, classes = class_ranks(None if data.y_test is None else data.y_test[:n], len(x))
         content = {
             "runs": runs,
             "images": pack({"x": np.rint(x * 255).astype(np.uint8)}),
             "shape": _shape(data),
-            "labels": labels,
+            "labels": ranks.tolist() if classes else None,
             "classes": classes,
             "name": data.name,
             "language": language,
@@ -131,16 +131,6 @@ def _shape(data: Dataset) -> tuple[int, int] | None:
     n_features = data.x_test.shape[1]
     side = math.isqrt(n_features)
     return data.image_shape or ((side, side) if side * side == n_features else None)
-
-
-def _labels(y: np.ndarray | None) -> tuple[list[int] | None, list[str]]:
-    """Return the rank of each label among the classes, and their names; none where too many."""
-    if y is None:
-        return None, []
-    classes, ranks = np.unique(y, return_inverse=True)
-    if len(classes) > MAX_CLASSES:
-        return None, []
-    return ranks.tolist(), [str(name) for name in classes]
 
 
 class _Weights:

@@ -79,7 +79,8 @@ class Live:
             self.given = evaluate.corrupted(model, self.given)
             self.inputs.append(self._sheet(self.given))
         self.noise = np.random.default_rng(0).standard_normal((SAMPLES, model.n_latent))
-        self.ranks, self.classes = _classes(data.y_test, min(CODES, len(data.x_test)))
+        ranks, self.classes = plots.class_ranks(data.y_test, len(data.x_test))
+        self.ranks = ranks[:CODES].tolist()
         self.points: Floats | None = None  # of the last frame
         self.frames: list[Frame] = []
         self.stride = 1
@@ -340,15 +341,6 @@ def _tiles(images: npt.NDArray[Any], image_shape: tuple[int, int] | None) -> npt
     small = padded.reshape(n, rows, factor, columns, factor).mean(axis=(2, 4))
     steps = np.rint(small.clip(0, 1) * (LEVELS - 1))
     return np.asarray(steps * (255 // (LEVELS - 1)), np.uint8)
-
-
-def _classes(labels: npt.NDArray[Any] | None, n: int) -> tuple[list[int], list[str]]:
-    """Return the rank of each label among the classes, and their names; none if too many."""
-    if labels is not None:
-        names, ranks = np.unique(labels, return_inverse=True)
-        if len(names) <= plots.MAX_CLASSES:
-            return ranks[:n].tolist(), [str(name) for name in names]
-    return [0] * n, []
 
 
 def _short(value: float) -> float:
