@@ -214,11 +214,8 @@ class Fuzzer:
         self.path.write_bytes(content_)
         error: BaseException | None = None
         outcome, lines = "read", set[tuple[str, int]]()
-        began = not tracemalloc.is_tracing()
-        if began:
-            tracemalloc.start()
-        tracemalloc.reset_peak()
-        before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+        tracemalloc.start()
+        start = time.perf_counter()
         try:
             with (
                 warnings.catch_warnings(record=True) as caught,
@@ -233,9 +230,8 @@ class Fuzzer:
         except Exception as raised:
             error, outcome = raised, "refused" if self._ours(raised) else "broken"
         finally:
-            peak = tracemalloc.get_traced_memory()[1] - before
-            if began:
-                tracemalloc.stop()
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
         self.report.slowest = max(self.report.slowest, time.perf_counter() - start)
         for left in self.path.parent.iterdir():
             left.unlink()
@@ -796,7 +792,6 @@ def main() -> int:
     start, violations, total = time.monotonic(), 0, 0
     head = ("inputs", "read", "refused", "violations", "corpus", "lines", "of bound", "slowest, s")
     print(f"| reader | {' | '.join(head)} |\n|---|{'---|' * len(head)}")
-    tracemalloc.start()
     for i, reader in enumerate(chosen):
         share = -(-inputs // len(chosen))
         until = start + arguments.seconds * (i + 1) / len(chosen)
