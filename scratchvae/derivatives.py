@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -66,7 +67,7 @@ class _Analytic(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if ufunc.__name__ in self.refused:
-            raise TypeError(f"{ufunc.__name__} has no complex derivative")
+            return NotImplemented  # NumPy makes a TypeError of it
         if "out" in options:
             options["out"] = tuple(map(self.plain, options["out"]))
         result = getattr(ufunc, method)(*map(self.plain, inputs), **options)
@@ -104,7 +105,7 @@ class Line:
                 x.flat[where] = element
         saved = x.copy()
         try:
-            x += (t * where).astype(x.dtype)
+            x += t * where
             return t, evaluate(self.f, self.inputs)
         finally:
             x[...] = saved
@@ -168,22 +169,22 @@ def _richardson(line: Line, f0: float, noise: float, start: float) -> Derivative
     the mean of two slopes: the gap between the one-sided differences tells, since it shrinks with h
     where f is smooth.
     """
-    central, gap = Tableau(16.0, strict=True), Tableau(4.0)
-    left, right = Tableau(4.0), Tableau(4.0)
-    h, looked, changes, trusted = start * line.reach, False, [0.0], list[Tableau]()
-    unresolved = 0.0  # the part of the error that a kink within the step makes
+    anew = partial(Tableau, 16.0, strict=True)
+    central, gap, left, right = anew(), Tableau(4.0), Tableau(4.0), Tableau(4.0)
+    changes, trusted = list[float](), list[Tableau]()
+    h, looked, unresolved = start * line.reach, False, 0.0
     while h > 64 * line.eps * line.reach:
         (up, f_up), (down, f_down) = line(h), line(-h)
         if math.isfinite(f_up) and math.isfinite(f_down) and up > 0 > down:
-            roundoff = max(noise, line.eps * abs(f_up), line.eps * abs(f_down)) / h
             changes.append(abs(f_up - f0) + abs(f_down - f0))
+            roundoff = max(noise, line.eps * changes[-1]) / h
             best = central.value
             central.add((f_up - f_down) / (up - down), roundoff)
             right.add((f_up - f0) / up, roundoff)
             left.add((f_down - f0) / down, roundoff)
             gap.add(right.row[0] - left.row[0], 2 * roundoff)
             steady = abs(gap.row[0]) > 0.3 * abs(gap.last)  # a quarter where f is smooth
-            if central.value != best:
+            if central.value != best:  # a kink within the step is a part of the error
                 unresolved = abs(gap.row[0]) / 2 if steady else 0.0
             slope = max(abs(right.row[0]), abs(left.row[0]))
             visible = max(5 * gap.error, 1e3 * noise / h)  # and could be looked at more closely
@@ -194,18 +195,17 @@ def _richardson(line: Line, f0: float, noise: float, start: float) -> Derivative
                 if all(t.error <= max(roundoff, 1e-12 * abs(t.value)) for t in trusted):
                     break
             elif steady and abs(gap.row[0]) > max(20 * roundoff, 1e-7 * slope):
-                central = Tableau(16.0, strict=True)
+                central = anew()
             else:
                 before, now = central.distances()
-                if now > max(before, central.error, 50 * roundoff):  # they agreed by accident
-                    central = Tableau(16.0, strict=True)
+                if now > max(before, 50 * roundoff):  # they agreed by accident
+                    central = anew()
                 enough = max(roundoff, 1e-12 * abs(central.value))
-                stays = before < now <= 50 * roundoff
                 settled = gap.error <= max(1e-6 * slope, 20 * roundoff) or len(central.row) > 4
-                if settled and (stays or central.error <= enough):
+                if settled and central.error <= enough:
                     break
         h /= 4
-    if len(changes) == 1:
+    if not changes:
         return Derivative(math.nan, math.inf, kind="not finite")
     if len(trusted) == 2:
         error = max(left.error, right.error)
@@ -318,8 +318,10 @@ def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[f
     eps = max(line.eps, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
     h = 64 * eps if eps < 1e-10 else eps
     sides = np.array([[line(s * k * h)[1] for k in range(1, 8)] for s in (1, -1)])
-    uneven = np.abs(np.diff(sides, 2)).max(axis=1) / 2 if np.isfinite(sides).all() else np.zeros(1)
-    return f0, max(eps * abs(f0), float(uneven.min()))
+    noise = eps * abs(f0)
+    if np.isfinite(sides).all():
+        noise = max(noise, float(np.abs(np.diff(sides, 2)).max(axis=1).min()) / 2)
+    return f0, noise
 
 
 def check_method(method: str) -> None:

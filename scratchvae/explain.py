@@ -168,11 +168,11 @@ def explain(
         return [unusable(a, n.shape, name)]
     largest = float(np.abs(n).max(initial=0)) or 1.0  # to which everything is relative from here on
     doubt = 1e-3 * tolerance if uncertainty is None else np.asarray(uncertainty) / largest
-    slack = np.broadcast_to(np.asarray(doubt, dtype=np.float64), n.shape)
+    slack = np.broadcast_to(doubt, n.shape)
     comparison = _Comparison(a / largest, n / largest, slack, tolerance, name, dict(sizes or {}))
     if comparison.right.all():
         return []
-    arrays = {term: np.asarray(t, dtype=np.float64) / largest for term, t in (terms or {}).items()}
+    arrays = {term: np.asarray(t) / largest for term, t in (terms or {}).items()}
     findings = []
     for finding in comparison.mistakes(arrays, batch_axis):
         findings.append(finding)
@@ -255,12 +255,12 @@ class _Comparison:
 
     def terms(self, terms: dict[str, Array]) -> Finding | None:
         """Least squares: a = sum of c_k term_k, where every c_k should be 1."""
-        terms = {k: t for k, t in terms.items() if np.abs(t).max(initial=0) > self.slack.max()}
+        terms = {k: t for k, t in terms.items() if np.abs(t).max() > self.slack.max()}
         if not 2 <= len(terms) <= self.a.size:
             return None
         columns = np.stack([t.ravel() for t in terms.values()], axis=1)
         lengths = np.linalg.norm(columns, axis=0)
-        fit, _, _, singular = np.linalg.lstsq(columns / lengths, self.a.ravel(), rcond=None)
+        fit, _, _, singular = np.linalg.lstsq(columns / lengths, self.a.ravel())
         if not self.fits((columns / lengths @ fit).reshape(self.a.shape)):
             return None
         if singular[-1] < 1e-5 * singular[0]:
@@ -284,9 +284,9 @@ class _Comparison:
 
     def along(self, axis: int, is_batch: bool) -> Finding | None:
         others = tuple(k for k in range(self.a.ndim) if k != axis)
-        wrong = (~self.right).mean(axis=others) if others else np.zeros(0)
+        wrong = (~self.right).mean(axis=others)
         bad, good = np.flatnonzero(wrong > 0.5), np.flatnonzero(wrong == 0)
-        if len(bad) == 0 or len(bad) + len(good) < len(wrong):
+        if not others or len(bad) == 0 or len(bad) + len(good) < len(wrong):
             return None
         kind = ("rows", "columns")[axis] if axis < 2 else "slices"
         noun = "batch rows" if is_batch and self.sizes.get("B") == len(wrong) else kind
@@ -365,7 +365,7 @@ def name_factor(
     powers = itertools.product((0, -1, 1, -2, 2), repeat=len(letters))
     for exponents, constant in itertools.product(powers, (1.0, 2.0, 0.5)):
         cost = sum(map(abs, exponents)) + (constant != 1)
-        value = constant * math.prod(s**e for s, e in zip(letters.values(), exponents, strict=True))
+        value = constant * math.prod(map(pow, letters.values(), exponents))
         if cost <= 3 and math.isclose(abs(c), value, rel_tol=tolerance):
             found.setdefault(cost, []).append(
                 _spell(dict(zip(letters, exponents, strict=True)), constant, c < 0)
@@ -376,20 +376,21 @@ def name_factor(
 
 def _spell(exponents: dict[str, int], constant: float, negative: bool) -> tuple[str, str]:
     """The name of a factor, such as 2/(B*L), and what whoever has it has done."""
+    over = [k for k, e in exponents.items() if e > 0]
+    under = [k for k, e in exponents.items() if e < 0]
     powers = {k: k if abs(e) == 1 else f"{k}^{abs(e)}" for k, e in exponents.items()}
-    over = [powers[k] for k, e in exponents.items() if e > 0] + ["2"] * (constant == 2)
-    under = [powers[k] for k, e in exponents.items() if e < 0] + ["2"] * (constant == 0.5)
-    name = "*".join(over) or "1"
-    if under:
-        name += f"/{under[0]}" if len(under) == 1 else f"/({'*'.join(under)})"
+    above = [powers[k] for k in over] + ["2"] * (constant == 2)
+    below = [powers[k] for k in under] + ["2"] * (constant == 0.5)
+    name = "*".join(above) or "1"
+    if below:
+        name += f"/{below[0]}" if len(below) == 1 else f"/({'*'.join(below)})"
     reasons = ["has the wrong sign"] if negative else []
-    for sign, reason in (
-        (-1, "is averaged over {}, it should be summed"),
-        (1, "is summed over {}, it should be averaged"),
-    ):
-        axes = [AXES.get(k, k) for k, e in exponents.items() if e * sign > 0]
-        if axes:
-            reasons.append(reason.format(" and ".join(axes)))
+    if under:
+        axes = " and ".join(AXES.get(k, k) for k in under)
+        reasons.append(f"is averaged over {axes}, it should be summed")
+    if over:
+        axes = " and ".join(AXES.get(k, k) for k in over)
+        reasons.append(f"is summed over {axes}, it should be averaged")
     if constant in CONSTANTS:
         reasons.append(CONSTANTS[constant])
     return ("-" if negative else "") + name, "; ".join(reasons)
@@ -407,7 +408,7 @@ def number(c: float) -> str:
 def positions(flat: Sequence[int], shape: tuple[int, ...]) -> str:
     """Where the indices `flat` lie in an array of `shape`: the first three."""
     more = f" and {len(flat) - 3} more" if len(flat) > 3 else ""
-    return "at " + ", ".join(str(tuple(index)) for index in indices(flat[:3], shape)) + more
+    return "at " + ", ".join(str(tuple(index)) for index in indices(flat, shape)) + more
 
 
 def indices(flat: Sequence[int] | Array, shape: tuple[int, ...]) -> list[list[int]]:
