@@ -205,7 +205,7 @@ def _richardson(line: Line, f0: float, noise: float, start: float) -> Derivative
                 if settled and central.error <= enough:
                     break
         h /= 4
-    if not changes:
+    if len(changes) < 2:  # one slope says nothing about itself
         return Derivative(math.nan, math.inf, kind="not finite")
     if len(trusted) == 2:
         error = max(left.error, right.error)

@@ -94,6 +94,15 @@ def test_where_there_is_no_imaginary_part(f):
     assert Line(lambda d: f(d["x"]), {"x": x}, "x", 0).imaginary() is None
 
 
+def test_f_may_write_into_an_array_of_its_own():
+    def f(inputs):
+        square = np.zeros_like(inputs["x"])
+        np.multiply(inputs["x"], inputs["x"], out=square)
+        return square.sum()
+
+    assert Line(f, {"x": np.array([3.0, 4.0])}, "x", 1).imaginary() == pytest.approx(8)
+
+
 def test_a_warning_of_f_is_left_to_who_asked():
     def f(inputs):
         warnings.warn("slow", UserWarning, stacklevel=1)
@@ -309,6 +318,12 @@ def test_the_round_off_of_a_float32_f_of_float64_numbers():
     assert x[0] == 3
 
 
+def test_an_f_that_overflows_does_so_in_silence():
+    x = np.zeros(1)
+    f0, _ = value_and_noise(lambda d: np.log(d["x"][0]), {"x": x}, "x")
+    assert f0 == -math.inf
+
+
 def test_an_f_that_is_not_finite_around_x_has_the_round_off_of_its_value():
     x = np.array([2.0])
     _, noise = value_and_noise(lambda d: 2.0 if d["x"][0] == 2 else math.nan, {"x": x}, "x")
@@ -339,6 +354,32 @@ SMOOTH = {
     "a slight kink nearby": (lambda x: np.exp(x) + 0.0055 * abs(x + 0.07), 0.0, 1.0055, 1e-11, 32),
     "a kink on the other side": (lambda x: np.exp(x) + abs(x + 0.001), 0.0, 2.0, 1e-11, 36),
 }  # fmt: skip
+ROUGH = {
+    # name: (f, x, f', the error that is unavoidable)
+    "a slight kink nearby, of a large f": (
+        lambda x: 2.5e7 + 7e-5 * abs(x + 1e-7), 0.0, 7e-5, 1.4e-4
+    ),
+    "a slighter one, further off": (
+        lambda x: 2e7 + 4.4e-7 * abs(x - 6.7e-6), 0.0, -4.4e-7, 7e-7
+    ),
+    "a kink nearby, of an f that is rounded": (lambda x: round(7 * abs(x), 12), 7e-5, 7.0, 1.3e-7),
+    "a root that is rounded": (
+        lambda x: round(0.325 * max(x + 0.00143, 0) ** 0.5, 12), 0.0, 0.1625 / 0.00143**0.5, 2e-3
+    ),
+    "a pole nearby, rounded, far from 0": (
+        lambda x: round(0.01 / (1 + (130 * (x - 60000.068)) ** 2), 11),
+        60000.0, 22.984 / (1 + 8.84**2) ** 2, 1e-6,
+    ),
+    "a narrow bump on a steep line": (
+        lambda x: math.exp(-((200 * (x - 24000.001)) ** 2)) - 8 * x,
+        24000.0, 80 * math.exp(-0.04) - 8, 1e-4,
+    ),
+    "a slight bump on a parabola": (
+        lambda x: 2 * x * x - 1e-3 * math.exp(-((3 * (x - 52.002)) ** 2)),
+        52.0, 208 - 3.6e-5 * math.exp(-3.6e-5), 1e-8,
+    ),
+    "a step beside x, in float32": (lambda x: 0.07 * (x > -4.4e-5), np.float32(0), 0.0, 6.0),
+}  # fmt: skip
 KINKS = {
     # name: (f, the slopes left and right of 0, the error, evaluations)
     "curves": (lambda x: np.exp(2 * x) if x > 0 else np.exp(-3 * x), -3.0, 2.0, 1e-10, 38),
@@ -354,7 +395,7 @@ def ridders(f, x):
 
     def counted(inputs):
         calls[0] += 1
-        return float(f(inputs["x"][0]))
+        return float(f(float(inputs["x"][0])))
 
     x = np.array([x])
     return derivatives.differentiate(counted, {"x": x}, "x", [0], "richardson")[0], calls[0]
@@ -367,6 +408,31 @@ def test_ridders_is_as_exact_as_it_says_and_as_cheap(name):
     assert (found.kind, found.method) == ("smooth", "richardson")
     assert abs(found.value - exact) <= found.error <= error * max(abs(exact), 1)
     assert calls <= evaluations
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_ridders_knows_how_much_it_cannot_see(name):
+    f, x, exact, error = ROUGH[name]
+    found, _ = ridders(f, x)
+    assert found.kind == "smooth"
+    assert abs(found.value - exact) <= found.error <= error
+
+
+def test_far_from_0_a_jump_costs_no_more_evaluations():
+    for far in (1e3, 1e6):
+        assert ridders(lambda x, far=far: x > far, far)[1] == ridders(lambda x: x > 1, 1.0)[1]
+
+
+def test_what_round_off_hides_is_no_jump_even_if_there_is_one_further_off():
+    found, _ = ridders(lambda x: 1e5 + 6e-5 * (x > 0) + 90 * (x > -0.05), np.float32(0))
+    assert found.kind == "smooth"
+    assert abs(found.value) <= found.error
+
+
+def test_one_step_at_which_f_is_finite_is_too_few():
+    for reach, kind in ((5e-14, "not finite"), (2e-13, "smooth")):
+        found, _ = ridders(lambda x, reach=reach: x if abs(x) < reach else math.nan, 0.0)
+        assert found.kind == kind
 
 
 @pytest.mark.parametrize("name", KINKS)
@@ -385,6 +451,7 @@ def test_ridders_on_both_sides_of_a_kink(name):
     [
         (lambda x: float(x > 0), "jump"),
         (lambda x: x + 1e-6 * (x >= 0), "jump"),
+        (lambda x: x + 3e-13 * (x > 0), "jump"),
         (lambda x: math.copysign(abs(x) ** 0.3, x), "jump"),
         (lambda x: 1.0 if x == 0 else math.nan, "not finite"),
         (lambda x: math.log(x) if x > 0 else math.inf, "not finite"),

@@ -1259,6 +1259,13 @@ def test_why_a_gradient_is_refused(f, claim, verdict, finding):
     assert [(f.kind, f.text, f.numbers) for f in report[name].findings] == [(kind, text, numbers)]
 
 
+def test_an_f_that_is_finite_next_to_x_only_proves_nothing():
+    def f(x):
+        return x.sum() if abs(x[0]) < 5e-14 else math.nan
+
+    assert check_gradients(f, np.zeros(1), np.array([3.0])).verdict == "not finite"
+
+
 def test_a_report_names_both_methods():
     x = np.array([1.0, -2.0])
     report = check_gradients(lambda x: x[0] ** 2 + np.abs(x[1].real), x, np.array([2.0, -1.0]))
