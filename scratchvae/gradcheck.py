@@ -294,7 +294,7 @@ class _Check:
         """Why the claim a is wrong, judged by all elements of a small tensor, some of a large."""
         if directions:
             places = list(dict.fromkeys([*places, *self.rng.integers(a.size, size=16).tolist()]))
-        shape = (len(places),) if directions else a.shape
+        shape = (len(places),) if directions else a.shape  # a sample has no rows
         group = self.group(name, a, places)
         if directions and not group.wrong.any():
             where = self.locate(name, a, directions[0])
@@ -306,13 +306,13 @@ class _Check:
         terms = {}
         for term, f in self.terms.items():
             slopes = differentiate(f, self.inputs, name, places, self.method)
-            terms[term] = np.array([s.value for s in slopes]).reshape(shape)
+            terms[term] = np.array([s.value for s in slopes])
         found = explain(
             claims.reshape(shape),
             np.where(known, group.numeric, claims).reshape(shape),
             terms=terms if all(np.isfinite(t).all() for t in terms.values()) else None,
             sizes=self.sizes,
-            batch_axis=None if directions else self.batch_axis,
+            batch_axis=self.batch_axis,
             name=_label(name),
             tolerance=self.tolerance,
             uncertainty=group.uncertainty.reshape(shape),

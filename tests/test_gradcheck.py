@@ -1074,6 +1074,15 @@ def test_a_factor_of_a_model_is_named_by_its_sizes(monkeypatch, letter, size):
     assert named["decoder.2.b"].findings[0].numbers["names"] == ["K"]
 
 
+def test_the_rows_of_a_weight_are_not_those_of_the_batch(monkeypatch):
+    model, _, _ = small()
+    x = np.random.default_rng(0).random((5, 5))  # as many examples as encoder.0.W has rows
+    noise = model.draw_noise(np.random.default_rng(1), x)
+    spoil(model, monkeypatch, lambda g: g["encoder.0.W"][2].__imul__(2))
+    (found,) = check_model(model, x, noise)["encoder.0.W"].findings
+    assert found.text.startswith("encoder.0.dW is right in rows 0, 1, 3, 4 and wrong in 2")
+
+
 def test_a_model_that_adds_up_its_gradients(monkeypatch):
     model, x, noise = small()
     backward, bias = model.backward, model.named_gradients()["decoder.2.b"]
@@ -1348,7 +1357,7 @@ def test_one_wrong_element_is_found_whether_sampled_or_not():
             wrong.flat[where] += 7
             return wrong
 
-        found = sampled(claim, x, exhaustive=10, rng=where)
+        found = sampled(claim, x, exhaustive=10, rng=where, directions=1 + where % 3)
         at = [where // 5, where % 5]
         assert found.kind == "elements"
         if "index" in found.numbers:
@@ -1381,6 +1390,26 @@ def test_some_wrong_elements_of_those_sampled():
             + more
         )
     assert "elements" in kinds
+
+
+def test_an_element_that_cannot_be_measured_is_not_held_against_the_claim():
+    """f jumps at one element, which is among those sampled for an explanation, or not."""
+    slopes = np.arange(1.0, 41).reshape(8, 5)
+    verdicts = set()
+    for seed in range(12):
+        report = check_gradients(
+            lambda x: (slopes * x).sum() + (x[3, 2] > 0),
+            np.zeros((8, 5)),
+            2 * slopes,
+            exhaustive=10,
+            rng=seed,
+        )
+        verdicts.add(report.verdict)
+        if report.verdict == "wrong":
+            (found,) = report["x"].findings
+            sampled_too = found.kind == "different" and found.numbers["of"] - found.numbers["wrong"]
+            assert found.kind == "factor" or sampled_too == 1
+    assert verdicts == {"wrong", "not finite"}
 
 
 def test_too_uncertain_to_tell():
