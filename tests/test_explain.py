@@ -438,6 +438,7 @@ def test_most_elements():
         (3, {"B": 3, "L": 3}, [("B", "is summed over the batch, it should be averaged"),
          ("L", "is summed over the latents, it should be averaged")]),
         (5, {"Q": 5}, [("Q", "is summed over Q, it should be averaged")]),
+        (1 / 5, {"Q": 5}, [("1/Q", "is averaged over Q, it should be summed")]),
         (2, {}, [("2", "counts twice, or has lost a 1/2")]),
         (2, {"B": 2}, [("2", "counts twice, or has lost a 1/2"),
          ("B", "is summed over the batch, it should be averaged")]),
