@@ -424,7 +424,7 @@ def test_far_from_0_a_jump_costs_no_more_evaluations():
 
 
 def test_what_round_off_hides_is_no_jump_even_if_there_is_one_further_off():
-    found, _ = ridders(lambda x: 1e5 + 6e-5 * (x > 0) + 90 * (x > -0.05), np.float32(0))
+    found, _ = ridders(lambda x: 1e5 + 6e-5 * (x > 0) + 90 * (x > -0.02), np.float32(0))
     assert found.kind == "smooth"
     assert abs(found.value) <= found.error
 
