@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scratchvae.practice import child
+from scratchvae.practice import child, content
 from scratchvae.practice.sandbox import Outcome, call, call_sources, refuse
 
 X = np.arange(6.0).reshape(2, 3)
@@ -209,6 +209,14 @@ def test_a_program_may_write_in_its_own_folder(tmp_path: Path) -> None:
     outcome = run(tmp_path, source, allowed=())
     assert outcome.problem is None
     np.testing.assert_array_equal(outcome.returned[0], X)
+
+
+def test_the_solutions_are_closed_to_the_process(tmp_path: Path) -> None:
+    path = content.files("exercises")[0]
+    source = f"def f(x):\n    return open({str(path)!r}).read()\n"
+    problem = run(tmp_path, source, allowed=()).problem
+    assert problem is not None
+    assert (problem.name, problem.line) == ("PermissionError", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="fork of the C library")
@@ -410,6 +418,12 @@ def test_a_full_width_character_is_named(text):
         "np.core.builtins",
         "x.exec('y')",
         "x.real",
+        "x.gi_frame.f_back",
+        "match x:\n    case object(__class__=c): pass",
+        "match x:\n    case object(tb_frame=f): pass",
+        "import numpy.typing.tests",
+        "np.poly1d([1, 0]).deriv()",
+        "from numpy import gradient",
     ],
 )
 def test_ways_to_the_inside_of_python_are_refused(text):

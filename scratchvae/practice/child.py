@@ -113,7 +113,7 @@ class Watch:
     """
 
     def __init__(self, answer: CodeType, arguments: list[Any], nudges: bool) -> None:
-        self.answer = answer
+        self.answer, self.nudges = answer, nudges
         self.returned: int | None = None
         self.finding: tuple[str, int] | None = None
         self.originals = [
@@ -278,7 +278,9 @@ def call(
     given = decode(case, arguments)
     handed, again = decode(case, arguments), decode(case, arguments)
     handed, again = copied(handed), copied(again)
-    watch = Watch(function.__code__, list(given), job["nudges"])
+    number = len(result["lines"])
+    limited = number < len(job["limits"])
+    watch = Watch(function.__code__, list(given), job["nudges"] and (limited or not job["limits"]))
     work = effort.Effort(watch.see)
     if job["nudges"]:
         function.__globals__.update(work.names)
@@ -287,9 +289,10 @@ def call(
         value = function(*handed)
     finally:
         sys.settrace(None)
-        case_number = len(result["lines"])
-        values, curved = job["limits"][case_number] if job["limits"] else (np.inf, np.inf)
-        if not watch.finding and (work.nudges or work.values > values or work.curved > curved):
+        values, curved = job["limits"][number] if limited else (np.inf, np.inf)
+        if not watch.finding and (work.values > values or work.curved > curved):
+            watch.finding = ("nudged", watch.returned or 1)
+        if not watch.finding and watch.nudges and work.nudges:
             watch.finding = ("nudged", watch.returned or 1)
         if watch.finding and not result["watch"]:
             result["watch"] = watch.finding
@@ -350,9 +353,11 @@ STARTS = frozenset(
 def keep_inside(folder: Path) -> None:
     """From now on, refuse to change files outside `folder` and to start processes.
 
-    A process that begins a session of its own would not be killed with this one.
+    A process that begins a session of its own would not be killed with this one. Nor is the folder
+    of this file to be read: the solutions are there.
     """
     inside, void = folder.resolve(), Path(os.devnull).resolve()
+    practice = Path(__file__).resolve().parent
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event in STARTS:
@@ -363,6 +368,10 @@ def keep_inside(folder: Path) -> None:
                     path = Path(os.fsdecode(name)).resolve()
                     if path != void and not path.is_relative_to(inside):
                         raise PermissionError(f"{path}: outside the folder of this process")
+        elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = Path(os.fsdecode(arguments[0])).resolve()
+            if path.is_relative_to(practice):
+                raise PermissionError(f"{path}: closed to this process")
 
     sys.addaudithook(look)
 

@@ -46,14 +46,20 @@ NAMES = frozenset(
         delattr complex memoryview help""",
     )
 )
-#: What an answer cannot name after a dot: files, other arithmetic, the inside of Python.
+#: What an answer cannot name after a dot: files, other arithmetic, the inside of Python and NumPy.
 ATTRIBUTES = frozenset(
     re.findall(
         r"\w+",
         """load save savez savez_compressed loadtxt savetxt genfromtxt fromfile fromregex tofile
         memmap DataSource open_memmap ctypeslib ctypes f2py testing lib core _core distutils
-        sys _sys os modules real conj conjugate builtins exec eval""",
+        sys _sys os modules real conj conjugate builtins exec eval tests conftest mypy_plugin
+        gi_frame gi_code cr_frame cr_code ag_frame ag_code tb_frame tb_next
+        f_back f_builtins f_code f_globals f_locals""",
     )
+)
+#: What differentiates in the learner's place.
+DERIVATIVES = frozenset(
+    re.findall(r"\w+", "gradient deriv polyder chebder legder hermder hermeder lagder")
 )
 COMPLEX = frozenset(
     re.findall(
@@ -69,9 +75,9 @@ _THREADS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR")
 class Problem:
     """What stopped a learner's code, or why it is refused, and where.
 
-    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "numerical",
-    "no function", "blank", "exception", "recursion", "memory", "flood", "exit", "timeout", "died";
-    and from `grade`: "none", "none of", "count", "type", "imprecise".
+    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "derivative",
+    "numerical", "no function", "blank", "exception", "recursion", "memory", "flood", "exit",
+    "timeout", "died"; and from `grade`: "none", "none of", "count", "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
     or the exception's type, `text` the exception's message.
     """
@@ -139,7 +145,8 @@ def call_sources(
     """Do as `call` for several files' texts, one after the other in one process.
 
     `limits` holds, for each case, how many values an honest answer may compute, and how many of
-    curved functions (see `effort`); what computes more differentiates numerically.
+    curved functions (see `effort`); what computes more differentiates numerically. If it is
+    shorter than `cases`, the rest are not watched for that.
     """
     problems = [refuse(source, allowed, honest) for source in sources]
     arrays: dict[str, Any] = {}
@@ -287,12 +294,20 @@ def _refused(tree: ast.Module, allowed: Collection[str]) -> Iterator[Problem]:
             parts = {part for name in (*modules, *names) for part in name.split(".")}
             for part in sorted(parts & ATTRIBUTES):
                 yield Problem("name", node.lineno, name=part)
+            for part in sorted(parts & DERIVATIVES):
+                yield Problem("derivative", node.lineno, name=part)
         elif isinstance(node, ast.Name) and (
             node.id in NAMES - {"complex"} or (_inner(node.id) and node.id != "__name__")
         ):
             yield Problem("name", node.lineno, name=node.id)
         elif isinstance(node, ast.Attribute) and (node.attr in ATTRIBUTES or _inner(node.attr)):
             yield Problem("name", node.lineno, name=node.attr)
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:
+                if name in ATTRIBUTES or _inner(name):
+                    yield Problem("name", node.lineno, name=name)
+        if isinstance(node, ast.Attribute) and node.attr in DERIVATIVES:
+            yield Problem("derivative", node.lineno, name=node.attr)
 
 
 def _inner(name: str) -> bool:
