@@ -412,6 +412,19 @@ def test_each_finding_is_put_into_japanese(name: str) -> None:
     assert diagnosis.finding(found, "dmu", "en") == found.text
 
 
+def test_values_in_the_wrong_order_are_told() -> None:
+    ex = load(next(path for path in content.files("exercises") if "reparameterize" in path.stem))
+    text = ex.text("en", ex.solution.replace("return dmu, dlogvar", "return dlogvar, dmu"))
+    (got,) = grade_sources(ex, [text], seed=1)
+    for language, words in (
+        ("en", "dmu holds what belongs to dlogvar"),
+        ("ja", "dmuの位置にdlogvar"),
+    ):
+        lines = [line.text for line in diagnosis.report(ex, got, language)]
+        assert words in "\n".join(lines)
+        assert sum("return dlogvar, dmu" in line for line in lines) == 1
+
+
 def test_a_transpose_and_terms_in_japanese() -> None:
     square = RNG.standard_normal((3, 3))
     found = explain(square.T, square, name="dW")[0]

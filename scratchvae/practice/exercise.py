@@ -194,7 +194,8 @@ class Desk:
         if entry.state != "passed":
             entry = self.book.change(exercise, gave_up=True)
         derivation = content.text(exercise.derivation, self.language)
-        lines = [*self.wrapped(derivation), *self.wrapped("\n" + exercise.solution, code=True)]
+        code = self.wrapped(exercise.solution, code=True)
+        lines = [*self.wrapped(derivation), *self.wrapped(""), *code]
         self.screen.panel(self.say("solution_title", number=exercise.number), lines)
         if entry.state != "passed":
             self.line("gave_up", style="dim")

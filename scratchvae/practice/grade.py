@@ -351,7 +351,17 @@ class _Trial:
         for output, mine, right in zip(self.exercise.outputs, answer, self.right[i], strict=True):
             look = self.value if output.value else self.gradient
             judged.append(Judged(output.name, output.oracle, look(i, output, mine, right)))
-        return tuple(judged)
+        return tuple(
+            self.swapped(i, one, mine, judged) for one, mine in zip(judged, answer, strict=True)
+        )
+
+    def swapped(self, i: int, one: Judged, mine: Any, judged: Sequence[Judged]) -> Judged:
+        """The verdict `one`, unless its array belongs to another output that is wrong as well."""
+        for other, right in zip(judged, map(np.asarray, self.right[i]), strict=True):
+            if not one.ok and not other.ok and other != one and _near(mine, right, NEAR):
+                text = f"{one.name} holds what belongs to {other.name}: look at the return's order"
+                return replace(one, findings=(Finding("swapped", text, {"other": other.name}),))
+        return one
 
     def value(self, i: int, output: Output, mine: Any, _: Any) -> tuple[Finding, ...]:
         """What is wrong with an output that is no gradient."""
