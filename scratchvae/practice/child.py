@@ -353,11 +353,11 @@ STARTS = frozenset(
 def keep_inside(folder: Path) -> None:
     """From now on, refuse to change files outside `folder` and to start processes.
 
-    A process that begins a session of its own would not be killed with this one. Nor is the folder
-    of this file to be read: the solutions are there.
+    A process that begins a session of its own would not be killed with this one. Nor are the
+    solutions to be read.
     """
     inside, void = folder.resolve(), Path(os.devnull).resolve()
-    practice = Path(__file__).resolve().parent
+    solutions = Path(__file__).resolve().parent / "content"
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event in STARTS:
@@ -370,7 +370,7 @@ def keep_inside(folder: Path) -> None:
                         raise PermissionError(f"{path}: outside the folder of this process")
         elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             path = Path(os.fsdecode(arguments[0])).resolve()
-            if path.is_relative_to(practice):
+            if path.is_relative_to(solutions):
                 raise PermissionError(f"{path}: closed to this process")
 
     sys.addaudithook(look)
