@@ -446,6 +446,8 @@ def test_json_state_skip_and_names(at_home, capsys):
     assert len(report["bughunts"]) == len(HUNTS)
     assert printed_json(capsys, "reset", "1")[1]["kept"] is None
     assert printed_json(capsys, "list")[1]["bughunts"][0]["state"] == "open"
+    code, report = printed_json(capsys, "3")
+    assert (code, report["name"], report["written"]) == (0, HUNTS[2].stem, True)
     for level in (1, 2, 3, 3):
         assert printed_json(capsys, "hint", "2")[1]["level"] == level
 
@@ -469,7 +471,8 @@ def test_json_state_skip_and_names(at_home, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "99"], ["run", "digits"], ["run", "5"], ["skip", "nowhere"], ["fly"]]
+    "arguments",
+    [["99"], ["run", "99"], ["run", "digits"], ["run", "5"], ["skip", "nowhere"], ["fly"]],
 )
 def test_bad_usage(at_home, capsys, arguments):
     assert main(["bughunt", *arguments]) == 2

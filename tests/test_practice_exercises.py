@@ -859,6 +859,7 @@ def test_the_solution_is_earned_or_given_up(home: Path, capsys: pytest.CaptureFi
     assert line not in err
     code, out, _ = command(capsys, "solution", "--give-up")
     assert code == 0
+    assert f"\n\n{ex.solution.splitlines()[0]}\n" in out  # apart from the derivation
     assert line in out
     assert "Remembered as given up" in out
     assert command(capsys, "solution")[0] == 0
