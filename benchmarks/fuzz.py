@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -42,7 +43,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from scratchvae import VAE, arrays, checkpoint, runs
-from scratchvae.datasets import idx, own
+from scratchvae.datasets import Dataset, idx, own
 from scratchvae.optim import Adam
 from scratchvae.practice import (
     bughunt_files,
@@ -50,11 +51,13 @@ from scratchvae.practice import (
     drill_cards,
     exercises,
     language,
+    progress,
     questions,
     state,
     workbook,
 )
 from scratchvae.train import Training, fit
+from scratchvae.web import live
 
 MiB = 1 << 20
 MAX_INPUT = 1 << 16
@@ -487,6 +490,34 @@ def edit_gzip(rng: random.Random, content_: bytes) -> bytes:
     return rng.choice((head + content_[16:], gzip.compress(content_)))
 
 
+_PAGE = re.compile(rb'(id="data">)(.*?)(?=</script>)', re.DOTALL)
+_DOUBLES = (-1.5e308, 1.5e308, -0.0, 5e-324, 0.5, float("inf"), float("nan"))
+
+
+def edit_page(rng: random.Random, content_: bytes) -> bytes:
+    """Other data: any value; one of its own kind, which looks right; a frame more or less."""
+    found = _PAGE.search(content_)
+    assert found is not None
+    document, kind = json.loads(found[2]), rng.randrange(4)
+    if kind == 0:
+        data = edit_json(rng, found[2])
+    else:
+        frames = document["frames"]
+        places = [(a, b) for a, b in _places(frames) if type(a[b]) in (int, float, str)]
+        holder, key = rng.choice(places)
+        if kind == 1:
+            at = rng.randrange(len(frames))
+            rng.choice((frames.pop, lambda at: frames.insert(at, frames[at]), frames.append))(at)
+        elif type(holder[key]) is str:
+            text, end = holder[key], rng.choice(("", "=", "==", "===", "<", "AAAA"))
+            holder[key] = text[: len(text) - rng.choice((0, len(end), rng.randrange(9)))] + end
+        else:
+            values = _INTEGERS if type(holder[key]) is int else _DOUBLES
+            holder[key] = rng.choice(values)
+        data = json.dumps(document).encode()
+    return content_[: found.start(2)] + data + content_[found.end(2) :]
+
+
 _CELLS = (None, 0, -1, 10**15, 1.5, 1e308, "", "x", "[]", "{}", "{", "3", "[3]", '{"a":1}', b"\xff")
 
 
@@ -620,9 +651,53 @@ def _progress_seeds() -> list[bytes]:
 
 
 def _read_progress(path: Path) -> None:
+    progress._exercises(path)  # which looks, and leaves it as it is
     book = workbook.Workbook(path.parent, [], lambda exercise, file: False)
     for entry in book.entries().values():
         _ = entry.state.upper(), entry.hints + 1, entry.checks + 1
+
+
+@functools.cache
+def _watched_training() -> tuple[VAE, Training, Dataset]:
+    """A training after two epochs, which three will be."""
+    x = np.random.default_rng(0).random((22, 6), dtype="float32")
+    data = Dataset("mine.npz", x, None, x[:5], None)
+    model, training = VAE(6, (5,), 3), Training(Adam(), batch_size=8, n_examples=22)
+    fit(model, x, epochs=2, resume=training)
+    return model, training, data
+
+
+def _page_seeds() -> list[bytes]:
+    """A page of three frames, and what counts in it."""
+    model, training, data = _watched_training()
+    with tempfile.TemporaryDirectory() as folder:
+        page = live.Live(path := Path(folder) / runs.LIVE, model, training, data, 3)
+        page.frames = [{**page._frame(), "epoch": epoch} for epoch in range(3)]
+        page._write("training")
+        whole = path.read_bytes()
+    found = live._DATA.search(whole.decode())
+    assert found is not None
+    return [whole, found[0].encode()]
+
+
+def _no_json(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+def _read_page(path: Path) -> None:
+    """Go on with a page. One that is set aside must be there as it was; here that is a refusal."""
+    given = path.read_bytes()
+    page = live.Live(path, *_watched_training(), 3)
+    page.__enter__()
+    if not page.frames or page.frames[-1]["epoch"] != 2:
+        raise AssertionError("no frame")
+    written = live._DATA.search(path.read_text(encoding="utf-8"))
+    assert written is not None
+    json.loads(written[1], parse_constant=_no_json)
+    if page.notice:
+        if path.with_name(f"{path.name}.broken-1").read_bytes() != given:
+            raise AssertionError("the page is lost")
+        raise ValueError(page.notice)
 
 
 def _read_settings(path: Path) -> None:
@@ -752,6 +827,7 @@ def readers() -> list[Reader]:
             *("settings", "settings.json", _read_settings, [b'{"language": "ja"}'], edit_json),
             *((language,), _times(64), False),
         ),
+        Reader("live", runs.LIVE, _read_page, _page_seeds(), edit_page, (live,), _times(64)),
         Reader(
             *("questions", "mine.toml", lambda path: questions.load([path]), [_QUESTION.encode()]),
             *(edit_toml, (questions, content), _times(200)),
