@@ -37,7 +37,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -48,11 +50,15 @@ from scratchvae.optim import Adam
 from scratchvae.practice import (
     bughunt_files,
     content,
+    diagnosis,
     drill_cards,
     exercises,
+    grade,
     language,
     progress,
     questions,
+    sandbox,
+    screen,
     state,
     workbook,
 )
@@ -490,6 +496,57 @@ def edit_gzip(rng: random.Random, content_: bytes) -> bytes:
     return rng.choice((head + content_[16:], gzip.compress(content_)))
 
 
+_CODE = (
+    *("(" * 250, "[" * 90 + "]" * 90, "1 + " * 400 + "1", "1 * " * 400 + "1", "-" * 400 + "1"),
+    *("1 + " * 1500 + "1", "-" * 2500 + "1", "x" + ".x" * 1500, "not " * 900 + "x", "9" * 400),
+    *("'\\d \\s'", '"\x1b[2J"', "# \x1b]0;x\x07", "\x1b[2J +", "\0", "\u3000", "１", "1j", "\\"),
+    *("1e-5", "h = 1e-5", "/ (2 * h)", "1e400 / 1e-5", "10 ** -400", "1e300 * 1e300", "1e-320"),
+    *(
+        "import os",
+        "from . import x",
+        "x.__class__",
+        "getattr",
+        "complex",
+        "f'{x!r:{y}}'",
+        "x: int",
+    ),
+    *("'" * 3, '"' * 3, "lambda h=1e-9: h", "def f(): 0", "class C: 0", "1 is 1", "'a'()", "()()"),
+    *("ORACLE = 3", 'ORACLE = "none"', 'ORACLE = "gradient"', 'ORACLE = "\x1b[2J"', "ORACLE: str"),
+    *(
+        "raise",
+        "return",
+        "while True: 0",
+        "match x:\n    case 1: 0",
+        "\ufeff",
+        "\f",
+        "\r",
+        "\u2028",
+    ),
+)
+
+
+def edit_code(rng: random.Random, content_: bytes) -> bytes:
+    """A line less, twice or elsewhere; something strange instead of one, before or within it."""
+    lines = content_.decode("utf-8", "surrogateescape").split("\n")
+    at, to, kind = rng.randrange(len(lines)), rng.randrange(len(lines)), rng.randrange(6)
+    strange = rng.choice(_CODE)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(to, lines[at])
+    elif kind == 2:
+        lines.insert(to, lines.pop(at))
+    elif kind == 3:
+        indent = len(lines[at]) - len(lines[at].lstrip())
+        lines[at] = lines[at][:indent] + strange
+    elif kind == 4:
+        lines.insert(at, rng.choice(("", "x = ", "def g(x):\n    return ")) + strange)
+    else:
+        cut = rng.randrange(len(lines[at]) + 1)
+        lines[at] = lines[at][:cut] + strange + lines[at][cut:]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
 _PAGE = re.compile(rb'(id="data">)(.*?)(?=</script>)', re.DOTALL)
 _DOUBLES = (-1.5e308, 1.5e308, -0.0, 5e-324, 0.5, float("inf"), float("nan"))
 
@@ -709,6 +766,67 @@ def _read_settings(path: Path) -> None:
         language.data_dir = place
 
 
+def _not_run(job: dict[str, Any], _: object) -> list[sandbox.Outcome]:
+    """Instead of the process for the learner's code."""
+    return [sandbox.Outcome(problem=sandbox.Problem("not run"))] * len(job["jobs"])
+
+
+def _refusal(path: Path, problem: sandbox.Problem, *said: str) -> None:
+    """Raise what the terminal would show, unless the file's code would have been run."""
+    if problem.kind != "not run":
+        shown = [row for text in said for row in screen.wrap(text, 80)]
+        raise ValueError(f"{path}: {' '.join(shown)}".replace("\u3000", " "))
+
+
+@functools.cache
+def _exercise() -> exercises.Exercise:
+    return exercises.load(content.files("exercises")[0])
+
+
+@functools.cache
+def _trial() -> Any:
+    """What our own expressions of the exercise come to, evaluated for all inputs at once."""
+    trial = grade._Trial(_exercise(), 0)
+    return SimpleNamespace(cases=trial.cases, limits=trial.limits().copy, judge=trial.judge)
+
+
+def _answer_seeds() -> list[bytes]:
+    return [_exercise().text("en", body).encode() for body in (None, _exercise().solution)]
+
+
+def _read_answer(path: Path) -> None:
+    """Grade a learner's exercise, but for running it."""
+    trial = mock.patch.object(grade, "_Trial", return_value=_trial())
+    with trial, mock.patch.object(sandbox, "_run", _not_run):
+        graded = grade.grade(_exercise(), path, seed=0)
+    assert graded.problem is not None
+    if graded.problem.kind != "not run":
+        lines = diagnosis.report(_exercise(), graded, "en")
+        _refusal(path, graded.problem, *(line.text for line in lines))
+
+
+@functools.cache
+def _hunt() -> bughunt_files.Hunt:
+    return bughunt_files.load(content.files("bughunts")[0])
+
+
+def _hunted_seeds() -> list[bytes]:
+    claim = bughunt_files.CLAIM.replace("?", "meaning")
+    return [(claim + program).encode() for program in (_hunt().wrong, _hunt().program)]
+
+
+def _read_hunted(path: Path) -> None:
+    """Assess a learner's bug hunt, but for running it."""
+    try:
+        source = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error.reason}") from None
+    with mock.patch.object(sandbox, "_run", _not_run):
+        verdict = bughunt_files.assess(_hunt(), source)
+    problem = verdict.said.problem or sandbox.Problem(verdict.kind)
+    _refusal(path, problem, str(verdict.claim), problem.name, problem.text, problem.source)
+
+
 _PROSE = '{ en = "A story.", ja = "ある話です。" }'
 _QUESTION = f"""
 [[question]]
@@ -843,6 +961,14 @@ def readers() -> list[Reader]:
         Reader(
             *("bughunts", "01_mine.toml", bughunt_files.load, _first("bughunts")),
             *(edit_toml, (bughunt_files, content), _times(200)),
+        ),
+        Reader(
+            *("answer", "01_mine.py", _read_answer, _answer_seeds(), edit_code),
+            *((grade, sandbox), _times(1000)),
+        ),
+        Reader(
+            *("hunted", "01_mine.py", _read_hunted, _hunted_seeds(), edit_code),
+            *((bughunt_files,), _times(1000)),
         ),
     ]
 
