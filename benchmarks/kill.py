@@ -33,7 +33,7 @@ import numpy as np
 from scratchvae import cli, runs
 from scratchvae.web import live
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")  # by name: Windows lacks the first
 EPOCHS = 12
 SLOW = 0.02  # seconds that writing a checkpoint takes in the child
 
@@ -160,7 +160,7 @@ def kill_once(rng: random.Random, data: Path, directory: Path, tally: Tally, wat
     while (left := until - time.monotonic()) > 0:
         tally.looks += page(directory) is not None
         time.sleep(min(left, 0.001))
-    number = rng.choice(SIGNALS)
+    number = getattr(signal, rng.choice(SIGNALS))
     ended = process.poll() is not None
     process.send_signal(number)
     rest, complaint = process.communicate(timeout=120)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import fcntl
 import os
-import pty
 import re
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])"
@@ -26,6 +26,14 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+
+
+def posix_modules() -> tuple[Any, Any, Any]:
+    """Return fcntl, pty and termios; where they are missing, as on Windows, skip the test."""
+    why = "a pseudo-terminal needs POSIX: no module {}"
+    names = ("fcntl", "pty", "termios")
+    fcntl, pty, termios = (pytest.importorskip(n, reason=why.format(n)) for n in names)
+    return fcntl, pty, termios
 
 
 class Terminal:
@@ -43,6 +51,7 @@ class Terminal:
         rows: int = 40,
         env: dict[str, str] | None = None,
     ) -> None:
+        fcntl, pty, termios = posix_modules()
         environment = {
             **os.environ,
             "HOME": str(home),

@@ -1,11 +1,9 @@
 """The command line, as a person and as a program use it: mostly in this process, for speed."""
 
 import csv
-import fcntl
 import json
 import math
 import os
-import pty
 import re
 import shutil
 import signal
@@ -13,7 +11,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +19,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import threadpoolctl
+from terminal import posix_modules
 
 import scratchvae
 from scratchvae import VAE, checkpoint, cli, parser, proofs, runs
@@ -728,6 +726,7 @@ def nobody():
         os.seteuid(0)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
 def test_a_read_only_directory_is_one_line(here, capsys):
     closed = Path(tempfile.mkdtemp())  # not in tmp_path, which only its owner may enter
     run = closed / "run"
@@ -813,6 +812,7 @@ def test_a_pipe_that_closes_while_we_write(capsys, monkeypatch, tmp_path):
     assert (tmp_path / "stderr").read_text() == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_sigint_to_a_process_and_on_to_the_same_files(tmp_path, capsys, no_pictures):
     """A real Ctrl-C after the first checkpoint; the resumed run equals one without a stop."""
     data = write_images(tmp_path / "many.npz", n=1500)
@@ -849,6 +849,7 @@ def test_sigint_to_a_process_and_on_to_the_same_files(tmp_path, capsys, no_pictu
 
 def on_a_terminal(*argv, columns=100):
     """Run the command on a pseudo-terminal without colours; return its code and what it drew."""
+    fcntl, pty, termios = posix_modules()
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}

@@ -1,6 +1,5 @@
 """`scratchvae exam`: drawn, sat, interrupted, resumed and reported."""
 
-import fcntl
 import io
 import json
 import os
@@ -9,14 +8,13 @@ import re
 import signal
 import struct
 import sys
-import termios
 from collections import Counter
 from pathlib import Path
 
 import practice_bank as bank
 import pytest
 from rich.text import Text
-from terminal import Terminal
+from terminal import Terminal, posix_modules
 
 from scratchvae import cli
 from scratchvae.practice import drill_cards, exam, keyboard, questions, screen
@@ -524,6 +522,7 @@ def test_a_smaller_window_in_the_middle(tmp_path):
         terminal.send("\n")
         terminal.expect("1-20 移動")
         terminal.raw, terminal._seen = "", 0
+        fcntl, _, termios = posix_modules()
         fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
         terminal.expect("a-d解答 n/p移動")
         assert "\x1b[2J" in terminal.raw
@@ -536,6 +535,7 @@ def test_a_smaller_window_in_the_middle(tmp_path):
 def test_the_terminal_is_given_back_as_it_was(tmp_path):
     with sit_down(tmp_path) as terminal:
         terminal.expect("starts the clock")
+        _, _, termios = posix_modules()
         before = termios.tcgetattr(terminal.fd)
         terminal.send("\n")
         terminal.expect("1/20")
