@@ -4,11 +4,11 @@
     python -m benchmarks.fuzz --seconds 60 --seed 7 --only checkpoint npz
 
 Valid files are damaged in their bytes and in their structure (zip directory, .npy header, JSON,
-TOML, Python, rows and schema of the database); an input that reaches a new line of the readers is damaged
-further. Of every input is required what SECURITY.md promises: it is read, or refused by a
+TOML, Python, rows and schema of the database); an input that reaches a new line of the readers is
+damaged further. Of every input is required what SECURITY.md promises: it is read, or refused by a
 ValueError or OSError of one printable line that names the file; memory stays below the reader's
-bound; no code of it runs, no pickle is opened, no warning is printed. Violations are printed, with
-an input for each in the folder --out; the exit code is then 1.
+bound; no code of it runs, no pickle is opened, no warning is printed. Violations are printed,
+with an input for each in the folder --out; the exit code is then 1.
 """
 
 from __future__ import annotations
