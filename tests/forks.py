@@ -2,7 +2,7 @@
 
 A process that has imported everything forks once for each; the child gets the streams, the
 environment and the encoding of its case as Python would set them up, and its buffers are flushed at
-the end as Python does.
+the end as Python does. What takes long is replaced as in `test_command_lines`.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ import traceback
 from pathlib import Path
 
 DEFAULTS = {
-    "files": {},  # what is written into the folder, by name
     "env": {},  # what is added to a plain environment
     "columns": None,  # of a terminal; None: pipes
     "stdin": "eof",  # or "closed"
@@ -36,34 +35,32 @@ BARE = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "xterm-256color"}
 END = b"\x04"  # Ctrl-D, on a terminal
 
 
-def run_all(cases, place, light):
+def run_all(cases, place):
     """Run each case, a dict like `DEFAULTS` with argv, in a copy of `place`.
 
-    With `light`, what takes long is replaced as in `test_command_lines`. Returns for each a dict
-    with code, out and err; a terminal has only out.
+    Returns for each a dict with code, out and err; a terminal has only out.
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs, answers = Path(folder) / "jobs.json", Path(folder) / "answers.json"
         jobs.write_text(json.dumps([{**DEFAULTS, **case} for case in cases]))
         words = [sys.executable, __file__, str(jobs), str(place), str(answers)]
-        words += ["light"] * light
         root = {"PYTHONPATH": str(Path(__file__).parent.parent)}
         subprocess.run(words, check=True, timeout=300, env={**os.environ, **root})
         return json.loads(answers.read_text())
 
 
-def main(jobs, place, answers, *how):
+def main(jobs, place, answers):
     import matplotlib.backends.backend_agg  # noqa: F401
     import rich.panel
     import rich.progress
     import rich.table  # noqa: F401
-    import test_command_lines
     import threadpoolctl  # noqa: F401
+    from test_command_lines import light
 
     from scratchvae import evaluate, runs  # noqa: F401
     from scratchvae.practice import bughunt_files, drill_cards, exercises, questions
 
-    with test_command_lines.light() if how else contextlib.nullcontext():
+    with light():
         bughunt_files.load_all(), exercises.load_all(), questions.load(), drill_cards.drills()
         done = [one(case, Path(place)) for case in json.loads(Path(jobs).read_text())]
     Path(answers).write_text(json.dumps(done))
@@ -74,10 +71,6 @@ def one(case, place):
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         shutil.copytree(place, home / "place", symlinks=True)
-        for name, text in case["files"].items():
-            path = home / "place" / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
         errors = (home / "errors").open("w+b")
         if case["columns"]:
             ours, theirs = pty.openpty()

@@ -28,11 +28,21 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+# One command after the other: the end of each is marked, since no process ends.
+COMMANDS = """
+from scratchvae.cli import main
+for line in open("/dev/tty"):  # the commands set up sys.stdin
+    print(f"<{main(line.split())}>", flush=True)
+"""
+
+
 class Terminal:
     """``scratchvae ARGUMENTS`` in a pseudo-terminal of its own; use it in a ``with`` block.
 
     ``home`` becomes HOME and XDG_DATA_HOME, so that nothing of the user's is read or written.
     """
+
+    python: tuple[str, ...] = ("-m", "scratchvae")
 
     def __init__(
         self,
@@ -54,7 +64,7 @@ class Terminal:
         }
         environment.pop("COLUMNS", None)
         environment.pop("LINES", None)
-        command = [sys.executable, "-m", "scratchvae", *arguments]
+        command = [sys.executable, *self.python, *arguments]
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.raw = ""  # all that was written, with its escape sequences
         self._seen = 0  # how much of `text` earlier `expect` calls have used up
@@ -134,3 +144,16 @@ class Terminal:
             self.process.kill()
         self.process.wait()
         os.close(self.fd)
+
+
+class Shell(Terminal):
+    """Commands of ``scratchvae`` in one pseudo-terminal and, to save their starts, one process."""
+
+    python = ("-c", COMMANDS)
+
+    def run(self, *words: str, timeout: float = 60) -> tuple[int, str]:
+        """Type a command whose words have no spaces; return its exit code and what it wrote."""
+        start = len(self.text)
+        self.send(" ".join(words) + "\n")
+        code = self.expect(r"<\d+>\n", timeout)[1:-2]
+        return int(code), self.text[start : self._seen - len(code) - 3]

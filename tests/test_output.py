@@ -65,7 +65,7 @@ def answers(place):
     """What became of each command, each way."""
     pairs = [(command, way) for command in COMMANDS for way in WAYS]
     cases = [{"argv": command.split(), **WAYS[way]} for command, way in pairs]
-    return dict(zip(pairs, forks.run_all(cases, place, light=True), strict=True))
+    return dict(zip(pairs, forks.run_all(cases, place), strict=True))
 
 
 def timeless(text):
