@@ -88,7 +88,7 @@ class Terminal:
         """All that was written, without escape sequences, lines ended by a line feed."""
         return ESCAPES.sub("", self.raw).replace("\r\n", "\n")
 
-    def expect(self, pattern: str, timeout: float = 20) -> str:
+    def expect(self, pattern: str, timeout: float = 60) -> str:
         """Wait until ``pattern`` (a regular expression) has been written; return what matched."""
         deadline = time.monotonic() + timeout
         while True:
@@ -114,7 +114,7 @@ class Terminal:
         """The power fails."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for the end of the command; return its exit code, or minus the signal."""
         deadline = time.monotonic() + timeout
         while self.code is None:

@@ -696,7 +696,7 @@ class Learner:
         first = self.say(verdict, time="", title=f"{ex.number}. {title}")
         for text in (first, *texts):
             letters = map(re.escape, "".join(text.split()))
-            self.terminal.expect(r"\s*".join(letters), timeout=120)
+            self.terminal.expect(r"\s*".join(letters))
 
 
 def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
@@ -709,7 +709,7 @@ def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
         for stem in STEMS:
             ex = exercise(stem)
             for learner in learners:
-                learner.terminal.expect(WORDS[learner.language]["watch"], timeout=120)
+                learner.terminal.expect(WORDS[learner.language]["watch"])
                 learner.save(ex, ex.blank + "# saved\n")
             for learner in learners:
                 learner.sees(ex, "failed", [learner.say("problem_blank", function=ex.function)])

@@ -58,7 +58,8 @@ def test_one_process_forks_for_all_and_no_answer_knows_the_last() -> None:
 
 @linux
 def test_one_that_was_killed_is_said_and_another_started() -> None:
-    problem = do("import os\n\ndef f(x):\n    os.kill(os.getppid(), 9)\n    return x\n").problem
+    source = "import os, time\n\ndef f(x):\n    os.kill(os.getppid(), 9)\n    time.sleep(60)\n"
+    problem = do(source).problem
     assert problem is not None
     assert (problem.kind, problem.name) == ("died", "-9")
     assert do(DOUBLE, 3.0).returned == [6.0]

@@ -19,6 +19,7 @@ from pathlib import Path
 from scratchvae.practice import child
 
 FORKS = sys.platform == "linux"
+START = 60.0  # seconds for Python and NumPy to come from a slow disk
 SLACK = 5.0  # seconds beyond the limit that the process itself keeps
 _COMMAND = (sys.executable, "-I", "-B", "-X", "utf8", child.__file__)
 _THREADS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR")
@@ -65,9 +66,8 @@ def _forked(folder: Path, seconds: float) -> int | None:
     try:
         with contextlib.suppress(BrokenPipeError):
             server.stdin.write(os.fsencode(folder) + b"\n")
-            server.stdin.flush()
-        pid = _line(server, SLACK)
-        code = _line(server, seconds + SLACK)
+        pid = _line(server, START)
+        code = pid and _line(server, seconds + SLACK)
     finally:
         if pid:
             _kill(int(pid))
@@ -84,6 +84,7 @@ def _running() -> subprocess.Popen[bytes]:
     if _server is None or _server[0] != os.getpid():
         server = subprocess.Popen(
             _COMMAND,
+            bufsize=0,  # else the second of two lines could wait where select does not see it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
