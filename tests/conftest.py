@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import threadpoolctl  # noqa: F401 (sets KMP_DUPLICATE_LIB_OK for its process: before the tests)
 from browser import browser  # noqa: F401 (the fixture, for every test file)
 
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -30,16 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.name.startswith(SLOW))
 
 
+OTHERS = ("PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK")  # threadpoolctl sets it, once imported
+
+
 def of_the_process() -> dict[str, object]:
     """What the next test of this process would find changed."""
     kept: dict[str, object] = {
+        **{f"${name}": value for name, value in os.environ.items() if name not in OTHERS},
         "folder": Path.cwd(),
-        **{f"${name}": os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"},
         "locale": locale.setlocale(locale.LC_ALL),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
         "allocations are traced": tracemalloc.is_tracing(),  # and charged to whoever allocates
-        "trace": None if "coverage" in sys.modules else sys.gettrace(),
-        "threads": threading.active_count(),
+        "threads": set(threading.enumerate()),
         "errors of NumPy": np.geterr(),
         "printing of NumPy": np.get_printoptions(),
     }
@@ -52,7 +53,12 @@ def of_the_process() -> dict[str, object]:
 def nothing_left_behind() -> Iterator[None]:
     """Whatever a test changes of its process, it puts back: any test may be the next."""
     before = of_the_process()
+    threads = threading.enumerate()
     yield
+    for thread in threading.enumerate():
+        if thread not in threads:
+            thread.join(10)  # it may be at its end
     after = of_the_process()
     names = [name for name in before | after if before.get(name) != after.get(name)]
+    names = [name for name in names if name != "rcParams" or name in before]
     assert not names, [(name, before.get(name), after.get(name)) for name in names]

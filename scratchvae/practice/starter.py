@@ -54,7 +54,10 @@ def _started(folder: Path, seconds: float) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _kill(process.pid)
+        if hasattr(os, "killpg"):
+            _kill(process.pid)
+        else:
+            process.kill()
         process.wait()
 
 
@@ -105,10 +108,7 @@ def _line(server: subprocess.Popen[bytes], seconds: float) -> bytes | None:
 
 def _kill(pid: int) -> None:
     with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(pid, signal.SIGKILL)  # its session is its group
-        else:
-            os.kill(pid, signal.SIGTERM)  # Windows knows no other
+        os.killpg(pid, signal.SIGKILL)  # its session is its group
 
 
 @atexit.register
