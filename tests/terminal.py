@@ -103,8 +103,20 @@ class Terminal:
     def send(self, text: str) -> None:
         """Type ``text``; end it with a line feed where the learner would press Enter."""
         if "\x03" in text:  # Python does not see a Ctrl-C between its prompt and its read()
-            time.sleep(0.2)
+            self._until_it_waits()
         os.write(self.fd, text.replace("\n", "\r").encode())
+
+    def _until_it_waits(self) -> None:
+        """Until the command has ended, or sleeps and has used no processor for a few looks."""
+        stat, looks = Path(f"/proc/{self.pid}/stat"), [""]
+        if not stat.exists():  # no Linux
+            time.sleep(0.2)
+            return
+        while len(looks) < 5 or looks[-1][:1] not in "SZ":
+            fields = stat.read_text().rpartition(") ")[2].split()
+            look = " ".join([fields[0], *fields[11:13]])  # state, ticks in it and in the system
+            looks = [*looks, look] if look == looks[-1] else [look]
+            time.sleep(0.01)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
