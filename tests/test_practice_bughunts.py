@@ -393,6 +393,8 @@ def test_a_learner_solves_each_hunt(tmp_path, language):
                 if oracle == hunt.oracle or hunt.oracle != "gradient" or oracle == "gradient":
                     verdict = say("objects" if oracle == hunt.oracle else "silent")
                     assert shown(say("oracle", oracle=say(oracle), verdict=verdict)) in solved
+        shell.send("\x04")
+        assert shell.wait() == 0
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
