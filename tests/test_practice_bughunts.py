@@ -293,6 +293,12 @@ def printed_json(capsys, *arguments):
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 WORDS = {
     "en": ("How a hunt goes", "Written", "not solved yet", "commit yourself", "is not the answer",
            "does not yet do", "solved\\.", "Seen in real code", "hint 1 of 3", "is not solved",
@@ -304,23 +310,26 @@ WORDS = {
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
-def test_a_learner_solves_the_first_hunt(tmp_path, language):
+def test_a_learner_solves_the_first_hunt(tmp_path, language, stack):
     (how, written, unsolved, commit, not_the_answer, not_yet, solved, real, hint, refused, given_up,
      kept) = WORDS[language]  # fmt: skip
     home, hunt = tmp_path / "home", HUNTS[0]
     path = tmp_path / "bughunts" / f"{hunt.stem}.py"
 
-    def scratchvae(*arguments, code=0, columns=100):
-        with Terminal(
-            "bughunt", *arguments, cwd=tmp_path, home=home, columns=columns, rows=200
-        ) as terminal:
-            assert terminal.wait() == code, terminal.text
-            return terminal.text
-
-    text = scratchvae("--lang", language)
+    place = {"cwd": tmp_path, "home": home, "rows": 200}
+    with Terminal("bughunt", "--lang", language, **place) as terminal:
+        assert terminal.wait() == 0
+        text = terminal.text
     assert re.search(how, text)
     assert re.search(written, text)
     assert path.read_text(encoding="utf-8") == hunt.text
+
+    shell = stack.enter_context(Shell(**place))
+
+    def scratchvae(*arguments, code=0):
+        got, text = shell.run("bughunt", *arguments)
+        assert got == code, text
+        return text
 
     text = scratchvae("run", code=1)  # the language is remembered
     assert re.search(unsolved, text)
