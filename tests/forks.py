@@ -56,13 +56,14 @@ def main(jobs, place, answers):
     import rich.progress
     import rich.table  # noqa: F401
     import threadpoolctl  # noqa: F401
-    from test_command_lines import light
+    from test_command_lines import light, proved
 
     from scratchvae import evaluate, runs  # noqa: F401
     from scratchvae.practice import bughunt_files, drill_cards, exercises, questions
 
     with light():
         bughunt_files.load_all(), exercises.load_all(), questions.load(), drill_cards.drills()
+        proved()
         done = [one(case, Path(place)) for case in json.loads(Path(jobs).read_text())]
     Path(answers).write_text(json.dumps(done))
 

@@ -221,7 +221,7 @@ def test_what_outlives_the_call_is_killed(tmp_path: Path) -> None:
     outcome = run(tmp_path, source, allowed=())
     assert outcome.problem is None
     (pid,) = outcome.returned
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and _runs(pid):
         time.sleep(0.01)
     assert not _runs(pid)

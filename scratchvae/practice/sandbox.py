@@ -21,9 +21,6 @@ import json
 import math
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -33,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchvae.practice import child
+from scratchvae.practice import child, starter
 
 SECONDS = 5.0
 MEMORY = 4 << 30
@@ -65,7 +62,6 @@ COMPLEX = frozenset(
         imag emath longdouble float96 float128 sctypeDict""",
     )
 )
-_THREADS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR")
 
 
 @dataclass(frozen=True)
@@ -182,31 +178,12 @@ def line_text(source: str, line: int | None) -> str:
 
 def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
     """Start the process, wait for its end, and read what it left."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    environment |= {f"{name}_NUM_THREADS": "1" for name in _THREADS}
     seconds = job["seconds"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        (folder / "empty").mkdir()
-        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "empty"))
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.savez(folder / "arguments.npz", allow_pickle=False, **arguments)
-        with (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-X", "utf8", child.__file__, str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                cwd=folder / "empty",
-                env=environment,
-                start_new_session=True,
-            )
-            try:
-                code: int | None = process.wait(seconds + 5)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                _kill(process)
+        code = starter.run(folder, seconds)
         if (folder / "results.json").exists():
             results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             with np.load(folder / "results.npz", allow_pickle=False) as file:
@@ -221,18 +198,11 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
             line = int(where[0]) if where else None
             problem = Problem("timeout", line, text=f"{seconds:g}")
         else:
-            end = (folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
-            problem = Problem("died", name=str(code), text="".join(end)[:200])
+            stderr = folder / "stderr"
+            end = stderr.read_text(errors="replace") if stderr.exists() else ""
+            last = "".join(end.strip().splitlines()[-1:])
+            problem = Problem("died", name=str(code), text=last[:200])
         return [Outcome(problem=problem)] * len(job["jobs"])
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its group
-        else:
-            process.kill()
-    process.wait()
 
 
 def _outcome(result: dict[str, Any], arrays: dict[str, Any]) -> Outcome:
