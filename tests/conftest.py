@@ -2,6 +2,7 @@
 
 import locale
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,13 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.name.startswith(SLOW))
 
 
-OTHERS = ("PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK")  # threadpoolctl sets it, once imported
+# What our commands look at; a library that is imported may set others.
+OURS = re.compile(r"SCRATCHVAE|HOME|USER|XDG|LOCAL|LANG|LC_|TERM|NO_COLOR|COLUMNS|OPENBLAS|TMP")
 
 
 def of_the_process() -> dict[str, object]:
     """What the next test of this process would find changed."""
     kept: dict[str, object] = {
-        **{f"${name}": value for name, value in os.environ.items() if name not in OTHERS},
+        **{f"${name}": value for name, value in os.environ.items() if OURS.match(name)},
         "folder": Path.cwd(),
         "locale": locale.setlocale(locale.LC_ALL),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
