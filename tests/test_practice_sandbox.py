@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scratchvae.practice import child, content
-from scratchvae.practice.sandbox import Outcome, call, call_sources, refuse
+from scratchvae.practice.sandbox import Outcome, call, call_sources, line_text, refuse
 
 X = np.arange(6.0).reshape(2, 3)
 
@@ -229,7 +229,7 @@ def test_what_outlives_the_call_is_killed(tmp_path: Path) -> None:
     outcome = run(tmp_path, source, allowed=())
     assert outcome.problem is None
     (pid,) = outcome.returned
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and _runs(pid):
         time.sleep(0.01)
     assert not _runs(pid)
@@ -407,6 +407,18 @@ def test_a_full_width_character_is_named(text):
     problem = refuse(f"def f(x):\n    {text}\n")
     assert (problem.kind, problem.line) == ("full width", 2)
     assert problem.text in text
+
+
+def test_what_is_nested_too_deeply_is_refused():
+    assert refuse("x = " + "1 + " * 150 + "1\n") is None
+    problem = refuse("x = " + "1 + " * 250 + "1\n")
+    assert (problem.kind, problem.text) == ("syntax", "nested too deeply")
+
+
+def test_lines_are_counted_as_python_counts_them_and_shortened():
+    assert line_text("a\x0c\u2028b\r\nc\rd\ne", 3) == "d"
+    assert line_text("x" * 300, 1) == "x" * 200 + " ..."
+    assert line_text("a", 2) == ""
 
 
 @pytest.mark.parametrize(

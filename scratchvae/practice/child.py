@@ -1,7 +1,8 @@
 """Runs a learner's function in a process of its own: the other half of `sandbox`.
 
-It is started as a script and imports NumPy and nothing of this package. In the folder that it is
-given it finds `job.json` and `arguments.npz`, and leaves `results.json` and `results.npz` there.
+It is started as a script (see `starter`) and imports NumPy and nothing of this package. In the
+folder that it is given it finds `job.json` and `arguments.npz`, and leaves `results.json` and
+`results.npz` there, and what is written to stderr.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import zipfile  # noqa: F401 (NumPy imports it to read a file; here it is once for all forks)
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -376,8 +378,35 @@ def keep_inside(folder: Path) -> None:
     sys.addaudithook(look)
 
 
+def forked() -> Path:
+    """Fork for each folder that stdin names, and return there; end with stdin.
+
+    Says on stdout the number of each fork and, after its end, its exit code.
+    """
+    for name in sys.stdin.buffer:
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            return Path(os.fsdecode(name.removesuffix(b"\n")))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit()
+
+
+def settle(folder: Path) -> None:
+    """Leave whatever this process was started with: streams, place, and where TemporaryFile is."""
+    empty = folder / "empty"
+    empty.mkdir()
+    os.chdir(empty)
+    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(empty)))
+    with Path(os.devnull).open("r+b", 0) as nothing, (folder / "stderr").open("wb") as stderr:
+        for number, stream in enumerate((nothing, nothing, stderr)):
+            os.dup2(stream.fileno(), number)
+
+
 def main(folder: Path) -> None:
     """Do the jobs in `folder`."""
+    settle(folder)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     with np.load(folder / "arguments.npz", allow_pickle=False) as file:
         arguments = {name: file[name] for name in file.files}
@@ -398,4 +427,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else forked())
+    os._exit(0)  # to take NumPy down would take longer than a usual job

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scratchvae.practice.screen import Screen
     from scratchvae.practice.workbook import Workbook
 
-POLL = 0.2  # seconds between two looks at the file
+POLL = 0.05  # seconds between two looks at the file
 STYLES = {"good": "green", "bad": "bold red", "plain": "", "faint": "dim", "code": "cyan"}
 GO = "N"  # the action that a number stands for
 ACTIONS = {

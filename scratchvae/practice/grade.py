@@ -148,7 +148,7 @@ def grade_sources(
     grades = []
     for source, outcome in zip(sources, outcomes, strict=True):
         judged = replace(trial.judge(outcome), seed=seed, printed=outcome.printed)
-        judged = replace(judged, altered=_altered(exercise, source, judged))
+        judged = replace(judged, altered=_altered(exercise, source))
         judged = replace(judged, source=sandbox.line_text(source, judged.line))
         if judged.problem:
             judged = replace(judged, problem=replace(judged.problem, source=judged.source))
@@ -156,19 +156,20 @@ def grade_sources(
     return grades
 
 
-def _altered(exercise: Exercise, source: str, judged: Grade) -> tuple[str, ...]:
+def _altered(exercise: Exercise, source: str) -> tuple[str, ...]:
     """The given functions that are not as they were given."""
-    if judged.problem and judged.problem.kind in ("syntax", "unreadable"):
-        return ()
 
     def functions(text: str) -> dict[str, str]:
         return {
             node.name: ast.dump(ast.Module(_without_docstring(node.body), []))
-            for node in ast.parse(text).body
+            for node in sandbox.parsed(text).body
             if isinstance(node, ast.FunctionDef)
         }
 
-    mine, theirs = functions(exercise.given), functions(source)
+    try:
+        mine, theirs = functions(exercise.given), functions(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()  # which is its problem already
     return tuple(name for name, body in mine.items() if theirs.get(name, body) != body)
 
 
