@@ -4,17 +4,18 @@
     python -m benchmarks.fuzz --seconds 60 --seed 7 --only checkpoint npz
 
 Valid files are damaged in their bytes and in their structure (zip directory, .npy header, JSON,
-TOML, rows and schema of the database); an input that reaches a new line of the readers is damaged
-further. Of every input is required what SECURITY.md promises: it is read, or refused by a
+TOML, Python, rows and schema of the database); an input that reaches a new line of the readers is
+damaged further. Of every input is required what SECURITY.md promises: it is read, or refused by a
 ValueError or OSError of one printable line that names the file; memory stays below the reader's
-bound; no code of it runs, no pickle is opened, no warning is printed. Violations are printed, with
-an input for each in the folder --out; the exit code is then 1.
+bound; no code of it runs, no pickle is opened, no warning is printed. Violations are printed,
+with an input for each in the folder --out; the exit code is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -36,25 +37,33 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.lib import format as npy_format
 
 from scratchvae import VAE, arrays, checkpoint, runs
-from scratchvae.datasets import idx, own
+from scratchvae.datasets import Dataset, idx, own
 from scratchvae.optim import Adam
 from scratchvae.practice import (
     bughunt_files,
     content,
+    diagnosis,
     drill_cards,
     exercises,
+    grade,
     language,
+    progress,
     questions,
+    sandbox,
+    screen,
     state,
     workbook,
 )
 from scratchvae.train import Training, fit
+from scratchvae.web import live
 
 MiB = 1 << 20
 MAX_INPUT = 1 << 16
@@ -487,6 +496,69 @@ def edit_gzip(rng: random.Random, content_: bytes) -> bytes:
     return rng.choice((head + content_[16:], gzip.compress(content_)))
 
 
+_CODE = (
+    *("(" * 250, "[" * 90 + "]" * 90, "1 + " * 400 + "1", "1 * " * 400 + "1", "-" * 400 + "1"),
+    *("1 + " * 1500 + "1", "-" * 2500 + "1", "x" + ".x" * 1500, "not " * 900 + "x", "9" * 400),
+    *("'\\d \\s'", '"\x1b[2J"', "# \x1b]0;x\x07", "\x1b[2J +", "\0", "\u3000", "１", "1j", "\\"),
+    *("1e-5", "h = 1e-5", "/ (2 * h)", "1e400 / 1e-5", "10 ** -400", "1e300 * 1e300", "1e-320"),
+    *("import os", "from . import x", "x.__class__", "getattr", "complex", "f'{x!r:{y}}'"),
+    *("x: int", "'" * 3, '"' * 3, "lambda h=1e-9: h", "def f(): 0", "class C: 0", "1 is 1"),
+    *("'a'()", "()()", "ORACLE = 3", 'ORACLE = "none"', 'ORACLE = "gradient"'),
+    *('ORACLE = "\x1b[2J"', "ORACLE: str", "raise", "return", "while True: 0"),
+    *("match x:\n    case 1: 0", "\ufeff", "\f", "\r", "\u2028"),
+)
+
+
+def edit_code(rng: random.Random, content_: bytes) -> bytes:
+    """A line less, twice or elsewhere; something strange instead of one, before or within it."""
+    lines = content_.decode("utf-8", "surrogateescape").split("\n")
+    at, to, kind = rng.randrange(len(lines)), rng.randrange(len(lines)), rng.randrange(6)
+    strange = rng.choice(_CODE)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(to, lines[at])
+    elif kind == 2:
+        lines.insert(to, lines.pop(at))
+    elif kind == 3:
+        indent = len(lines[at]) - len(lines[at].lstrip())
+        lines[at] = lines[at][:indent] + strange
+    elif kind == 4:
+        lines.insert(at, rng.choice(("", "x = ", "def g(x):\n    return ")) + strange)
+    else:
+        cut = rng.randrange(len(lines[at]) + 1)
+        lines[at] = lines[at][:cut] + strange + lines[at][cut:]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+_PAGE = re.compile(rb'(id="data">)(.*?)(?=</script>)', re.DOTALL)
+_DOUBLES = (-1.5e308, 1.5e308, -0.0, 5e-324, 0.5, float("inf"), float("nan"))
+
+
+def edit_page(rng: random.Random, content_: bytes) -> bytes:
+    """Other data: any value; one of its own kind, which looks right; a frame more or less."""
+    found = _PAGE.search(content_)
+    assert found is not None
+    document, kind = json.loads(found[2]), rng.randrange(4)
+    if kind == 0:
+        data = edit_json(rng, found[2])
+    else:
+        frames = document["frames"]
+        places = [(a, b) for a, b in _places(frames) if type(a[b]) in (int, float, str)]
+        holder, key = rng.choice(places)
+        if kind == 1:
+            at = rng.randrange(len(frames))
+            rng.choice((frames.pop, lambda at: frames.insert(at, frames[at]), frames.append))(at)
+        elif type(holder[key]) is str:
+            text, end = holder[key], rng.choice(("", "=", "==", "===", "<", "AAAA"))
+            holder[key] = text[: len(text) - rng.choice((0, len(end), rng.randrange(9)))] + end
+        else:
+            values = _INTEGERS if type(holder[key]) is int else _DOUBLES
+            holder[key] = rng.choice(values)
+        data = json.dumps(document).encode()
+    return content_[: found.start(2)] + data + content_[found.end(2) :]
+
+
 _CELLS = (None, 0, -1, 10**15, 1.5, 1e308, "", "x", "[]", "{}", "{", "3", "[3]", '{"a":1}', b"\xff")
 
 
@@ -620,9 +692,53 @@ def _progress_seeds() -> list[bytes]:
 
 
 def _read_progress(path: Path) -> None:
+    progress._exercises(path)  # which looks, and leaves it as it is
     book = workbook.Workbook(path.parent, [], lambda exercise, file: False)
     for entry in book.entries().values():
         _ = entry.state.upper(), entry.hints + 1, entry.checks + 1
+
+
+@functools.cache
+def _watched_training() -> tuple[VAE, Training, Dataset]:
+    """A training after two epochs, which three will be."""
+    x = np.random.default_rng(0).random((22, 6), dtype="float32")
+    data = Dataset("mine.npz", x, None, x[:5], None)
+    model, training = VAE(6, (5,), 3), Training(Adam(), batch_size=8, n_examples=22)
+    fit(model, x, epochs=2, resume=training)
+    return model, training, data
+
+
+def _page_seeds() -> list[bytes]:
+    """A page of three frames, and what counts in it."""
+    model, training, data = _watched_training()
+    with tempfile.TemporaryDirectory() as folder:
+        page = live.Live(path := Path(folder) / runs.LIVE, model, training, data, 3)
+        page.frames = [{**page._frame(), "epoch": epoch} for epoch in range(3)]
+        page._write("training")
+        whole = path.read_bytes()
+    found = live._DATA.search(whole.decode())
+    assert found is not None
+    return [whole, found[0].encode()]
+
+
+def _no_json(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+def _read_page(path: Path) -> None:
+    """Go on with a page. One that is set aside must be there as it was; here that is a refusal."""
+    given = path.read_bytes()
+    page = live.Live(path, *_watched_training(), 3)
+    page.__enter__()
+    if not page.frames or page.frames[-1]["epoch"] != 2:
+        raise AssertionError("no frame")
+    written = live._DATA.search(path.read_text(encoding="utf-8"))
+    assert written is not None
+    json.loads(written[1], parse_constant=_no_json)
+    if page.notice:
+        if path.with_name(f"{path.name}.broken-1").read_bytes() != given:
+            raise AssertionError("the page is lost")
+        raise ValueError(page.notice)
 
 
 def _read_settings(path: Path) -> None:
@@ -632,6 +748,67 @@ def _read_settings(path: Path) -> None:
             raise AssertionError("no language")
     finally:
         language.data_dir = place
+
+
+def _not_run(job: dict[str, Any], _: object) -> list[sandbox.Outcome]:
+    """Instead of the process for the learner's code."""
+    return [sandbox.Outcome(problem=sandbox.Problem("not run"))] * len(job["jobs"])
+
+
+def _refusal(path: Path, problem: sandbox.Problem, *said: str) -> None:
+    """Raise what the terminal would show, unless the file's code would have been run."""
+    if problem.kind != "not run":
+        shown = [row for text in said for row in screen.wrap(text, 80)]
+        raise ValueError(f"{path}: {' '.join(shown)}".replace("\u3000", " "))
+
+
+@functools.cache
+def _exercise() -> exercises.Exercise:
+    return exercises.load(content.files("exercises")[0])
+
+
+@functools.cache
+def _trial() -> Any:
+    """What our own expressions of the exercise come to, evaluated for all inputs at once."""
+    trial = grade._Trial(_exercise(), 0)
+    return SimpleNamespace(cases=trial.cases, limits=trial.limits().copy, judge=trial.judge)
+
+
+def _answer_seeds() -> list[bytes]:
+    return [_exercise().text("en", body).encode() for body in (None, _exercise().solution)]
+
+
+def _read_answer(path: Path) -> None:
+    """Grade a learner's exercise, but for running it."""
+    trial = mock.patch.object(grade, "_Trial", return_value=_trial())
+    with trial, mock.patch.object(sandbox, "_run", _not_run):
+        graded = grade.grade(_exercise(), path, seed=0)
+    assert graded.problem is not None
+    if graded.problem.kind != "not run":
+        lines = diagnosis.report(_exercise(), graded, "en")
+        _refusal(path, graded.problem, *(line.text for line in lines))
+
+
+@functools.cache
+def _hunt() -> bughunt_files.Hunt:
+    return bughunt_files.load(content.files("bughunts")[0])
+
+
+def _hunted_seeds() -> list[bytes]:
+    claim = bughunt_files.CLAIM.replace("?", "meaning")
+    return [(claim + program).encode() for program in (_hunt().wrong, _hunt().program)]
+
+
+def _read_hunted(path: Path) -> None:
+    """Assess a learner's bug hunt, but for running it."""
+    try:
+        source = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error.reason}") from None
+    with mock.patch.object(sandbox, "_run", _not_run):
+        verdict = bughunt_files.assess(_hunt(), source)
+    problem = verdict.said.problem or sandbox.Problem(verdict.kind)
+    _refusal(path, problem, str(verdict.claim), problem.name, problem.text, problem.source)
 
 
 _PROSE = '{ en = "A story.", ja = "ある話です。" }'
@@ -752,6 +929,7 @@ def readers() -> list[Reader]:
             *("settings", "settings.json", _read_settings, [b'{"language": "ja"}'], edit_json),
             *((language,), _times(64), False),
         ),
+        Reader("live", runs.LIVE, _read_page, _page_seeds(), edit_page, (live,), _times(64)),
         Reader(
             *("questions", "mine.toml", lambda path: questions.load([path]), [_QUESTION.encode()]),
             *(edit_toml, (questions, content), _times(200)),
@@ -767,6 +945,14 @@ def readers() -> list[Reader]:
         Reader(
             *("bughunts", "01_mine.toml", bughunt_files.load, _first("bughunts")),
             *(edit_toml, (bughunt_files, content), _times(200)),
+        ),
+        Reader(
+            *("answer", "01_mine.py", _read_answer, _answer_seeds(), edit_code),
+            *((grade, sandbox), _times(1000)),
+        ),
+        Reader(
+            *("hunted", "01_mine.py", _read_hunted, _hunted_seeds(), edit_code),
+            *((bughunt_files,), _times(1000)),
         ),
     ]
 

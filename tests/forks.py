@@ -6,11 +6,9 @@ the end as Python does. What takes long is replaced as in `test_command_lines`.
 """
 
 import contextlib
-import fcntl
 import io
 import json
 import os
-import pty
 import select
 import shutil
 import signal
@@ -18,10 +16,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 import traceback
 from pathlib import Path
+
+from terminal import posix_modules
 
 DEFAULTS = {
     "env": {},  # what is added to a plain environment
@@ -38,8 +37,10 @@ END = b"\x04"  # Ctrl-D, on a terminal
 def run_all(cases, place):
     """Run each case, a dict like `DEFAULTS` with argv, in a copy of `place`.
 
-    Returns for each a dict with code, out and err; a terminal has only out.
+    Returns for each a dict with code, out and err; a terminal has only out. Without POSIX the test
+    is skipped.
     """
+    posix_modules()
     with tempfile.TemporaryDirectory() as folder:
         jobs, answers = Path(folder) / "jobs.json", Path(folder) / "answers.json"
         jobs.write_text(json.dumps([{**DEFAULTS, **case} for case in cases]))
@@ -55,19 +56,21 @@ def main(jobs, place, answers):
     import rich.progress
     import rich.table  # noqa: F401
     import threadpoolctl  # noqa: F401
-    from test_command_lines import light
+    from test_command_lines import light, proved
 
     from scratchvae import evaluate, runs  # noqa: F401
     from scratchvae.practice import bughunt_files, drill_cards, exercises, questions
 
     with light():
         bughunt_files.load_all(), exercises.load_all(), questions.load(), drill_cards.drills()
+        proved()
         done = [one(case, Path(place)) for case in json.loads(Path(jobs).read_text())]
     Path(answers).write_text(json.dumps(done))
 
 
 def one(case, place):
     """Run a case in a child, and read what it writes."""
+    fcntl, pty, termios = posix_modules()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         shutil.copytree(place, home / "place", symlinks=True)
@@ -122,6 +125,7 @@ def as_child(case, home, descriptor, errors):
     os.environ.update({**BARE, **places, **case["env"]})
     os.chdir(home / "place")
     if case["columns"]:
+        fcntl, _, termios = posix_modules()
         os.setsid()
         fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
         errors = descriptor

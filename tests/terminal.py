@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import fcntl
 import os
-import pty
 import re
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])"
@@ -28,11 +28,29 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+# One command after the other: the end of each is marked, since no process ends.
+COMMANDS = """
+from scratchvae.cli import main
+for line in open("/dev/tty"):  # the commands set up sys.stdin
+    print(f"<{main(line.split())}>", flush=True)
+"""
+
+
+def posix_modules() -> tuple[Any, Any, Any]:
+    """Return fcntl, pty and termios; where they are missing, as on Windows, skip the test."""
+    why = "a pseudo-terminal needs POSIX: no module {}"
+    names = ("fcntl", "pty", "termios")
+    fcntl, pty, termios = (pytest.importorskip(n, reason=why.format(n)) for n in names)
+    return fcntl, pty, termios
+
+
 class Terminal:
     """``scratchvae ARGUMENTS`` in a pseudo-terminal of its own; use it in a ``with`` block.
 
     ``home`` becomes HOME and XDG_DATA_HOME, so that nothing of the user's is read or written.
     """
+
+    python: tuple[str, ...] = ("-m", "scratchvae")
 
     def __init__(
         self,
@@ -43,6 +61,7 @@ class Terminal:
         rows: int = 40,
         env: dict[str, str] | None = None,
     ) -> None:
+        fcntl, pty, termios = posix_modules()
         environment = {
             **os.environ,
             "HOME": str(home),
@@ -54,7 +73,7 @@ class Terminal:
         }
         environment.pop("COLUMNS", None)
         environment.pop("LINES", None)
-        command = [sys.executable, "-m", "scratchvae", *arguments]
+        command = [sys.executable, *self.python, *arguments]
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.raw = ""  # all that was written, with its escape sequences
         self._seen = 0  # how much of `text` earlier `expect` calls have used up
@@ -78,7 +97,7 @@ class Terminal:
         """All that was written, without escape sequences, lines ended by a line feed."""
         return ESCAPES.sub("", self.raw).replace("\r\n", "\n")
 
-    def expect(self, pattern: str, timeout: float = 20) -> str:
+    def expect(self, pattern: str, timeout: float = 60) -> str:
         """Wait until ``pattern`` (a regular expression) has been written; return what matched."""
         deadline = time.monotonic() + timeout
         while True:
@@ -93,8 +112,20 @@ class Terminal:
     def send(self, text: str) -> None:
         """Type ``text``; end it with a line feed where the learner would press Enter."""
         if "\x03" in text:  # Python does not see a Ctrl-C between its prompt and its read()
-            time.sleep(0.2)
+            self._until_it_waits()
         os.write(self.fd, text.replace("\n", "\r").encode())
+
+    def _until_it_waits(self) -> None:
+        """Until the command has ended, or sleeps and has used no processor for a few looks."""
+        stat, looks = Path(f"/proc/{self.pid}/stat"), [""]
+        if not stat.exists():  # no Linux
+            time.sleep(0.2)
+            return
+        while len(looks) < 5 or looks[-1][:1] not in "SZ":
+            fields = stat.read_text().rpartition(") ")[2].split()
+            look = " ".join([fields[0], *fields[11:13]])  # state, ticks in it and in the system
+            looks = [*looks, look] if look == looks[-1] else [look]
+            time.sleep(0.01)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
@@ -104,7 +135,7 @@ class Terminal:
         """The power fails."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for the end of the command; return its exit code, or minus the signal."""
         deadline = time.monotonic() + timeout
         while self.code is None:
@@ -134,3 +165,16 @@ class Terminal:
             self.process.kill()
         self.process.wait()
         os.close(self.fd)
+
+
+class Shell(Terminal):
+    """Commands of ``scratchvae`` in one pseudo-terminal and, to save their starts, one process."""
+
+    python = ("-c", COMMANDS)
+
+    def run(self, *words: str, timeout: float = 60) -> tuple[int, str]:
+        """Type a command whose words have no spaces; return its exit code and what it wrote."""
+        start = len(self.text)
+        self.send(" ".join(words) + "\n")
+        code = self.expect(r"<\d+>\n", timeout)[1:-2]
+        return int(code), self.text[start : self._seen - len(code) - 3]

@@ -270,6 +270,25 @@ def digit(browser: Browser, model: Any) -> np.ndarray:
     return np.array(x, model.dtype)[None]
 
 
+def test_a_drawing_by_keyboard(opened: Any, browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened("vae")
+    browser.click("#tab-own")
+    pad = "#pad"
+    browser.press(pad, Keys.ARROW_UP, Keys.ARROW_LEFT)  # the pen is up
+    assert browser.run("return explorer.state.own") is None
+    browser.press(pad, " ", *[Keys.ARROW_DOWN] * 3)
+    assert browser.run("return document.getElementById('live').textContent") == "Pen down"
+    browser.press(pad, " ", Keys.ARROW_RIGHT, " ", Keys.SHIFT, Keys.ARROW_UP)
+    strokes = browser.run("return explorer.state.strokes")
+    assert strokes == [[[126, 126], [126, 140], [126, 154], [126, 168]], [[140, 168], [140, 164]]]
+    assert max(browser.run("return [...explorer.state.own]")) > 0.5
+    browser.press("#clear", " ")  # the pad loses the focus, and the pen is lifted
+    browser.press(pad, Keys.ARROW_DOWN)
+    assert browser.run("return explorer.state.own") is None
+
+
 @pytest.mark.parametrize("kind", ["vae", "dae"])
 def test_an_own_drawing_is_measured(opened: Any, browser: Browser, kind: str) -> None:
     model = opened(kind)

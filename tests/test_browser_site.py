@@ -163,5 +163,9 @@ def test_the_explorer_lives_in_its_frame(browser, language):
     assert browser.run("return document.documentElement.dataset.theme") == "dark"
     browser.wait("document.querySelector('canvas')?.width > 0")
     browser.driver.switch_to.default_content()
+    browser.run("document.querySelector('button[data-mode=light]').click()")
+    browser.driver.switch_to.frame(browser.driver.find_element("css selector", "iframe.explorer"))
+    browser.wait("document.documentElement.dataset.theme === 'light'")
+    browser.driver.switch_to.default_content()
     assert browser.console_errors() == []
     assert browser.outside_requests() == []

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import fuzz
 
 INPUTS = 120  # for each reader; a recorded run has thousands
-NAMES = ("idx", "checkpoint", "run", "npy", "npz", "state", "progress", "settings")
-NAMES += ("questions", "drills", "exercises", "bughunts")
+NAMES = ("idx", "checkpoint", "run", "npy", "npz", "state", "progress", "settings", "live")
+NAMES += ("questions", "drills", "exercises", "bughunts", "answer", "hunted")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,11 @@ def toml(**values):
     ).encode()
 
 
+def code(line):
+    """A learner's file that ends with this line."""
+    return lambda content: content + line.encode() + b"\n"
+
+
 ENDLESS = """
 drop table answers;
 create view answers as with recursive c(n) as (select 1 union all select n + 1 from c)
@@ -75,6 +80,20 @@ FOUND = [
     ("bughunts", toml(title="x")),
     ("bughunts", toml(program=5)),
     ("drills", lambda content: content.replace(b"\nid", b'\n"\\u001b[2J" = 1\nid')),
+    ("live", lambda content: re.sub(rb'([^=])="([,}])', rb'\1A"\2', content)),
+    *(
+        (name, code(line))
+        for name in ("answer", "hunted")
+        for line in (
+            "x =\u30001",  # as a Japanese keyboard types it
+            "x = '\x1b[2J' +",
+            "x = '\\d'",
+            "x = " + "9" * 400,
+            "x = " + "1 + " * 1500 + "1",
+            "x = " + "-" * 1500 + "1",
+            "x = " + "(" * 5000,
+        )
+    ),
     *(
         ("state", sql(script))
         for script in (

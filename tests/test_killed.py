@@ -82,7 +82,7 @@ def test_the_campaign_objects(tmp_path, trained):
 
 
 def test_a_finished_run_that_differs_is_noticed(tmp_path, monkeypatch):
-    def spoil(rng, data, directory, tally):
+    def spoil(rng, data, directory, tally, watched):
         shutil.copytree(tmp_path / "whole", directory)
         (directory / "history.csv").write_text("epoch\n")
         tally.kills += 1

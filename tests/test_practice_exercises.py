@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ def exercise(stem: str) -> Exercise:
     return load(content.ROOT / "exercises" / f"{stem}.toml")
 
 
-def graded(stem: str, *bodies: str) -> list[Grade]:
+def graded(stem: str, *bodies: str, language: str = "en") -> list[Grade]:
     ex = exercise(stem)
-    return grade_sources(ex, [ex.text("en", body) for body in bodies], seed=SEED, seconds=60)
+    return grade_sources(ex, [ex.text(language, body) for body in bodies], seed=SEED, seconds=60)
 
 
 def said(ex: Exercise, got: Grade, language: str = "en") -> str:
@@ -412,6 +413,19 @@ def test_each_finding_is_put_into_japanese(name: str) -> None:
     assert diagnosis.finding(found, "dmu", "en") == found.text
 
 
+def test_values_in_the_wrong_order_are_told() -> None:
+    ex = load(next(path for path in content.files("exercises") if "reparameterize" in path.stem))
+    text = ex.text("en", ex.solution.replace("return dmu, dlogvar", "return dlogvar, dmu"))
+    (got,) = grade_sources(ex, [text], seed=1)
+    for language, words in (
+        ("en", "dmu holds what belongs to dlogvar"),
+        ("ja", "dmuの位置にdlogvar"),
+    ):
+        lines = [line.text for line in diagnosis.report(ex, got, language)]
+        assert words in "\n".join(lines)
+        assert sum("return dlogvar, dmu" in line for line in lines) == 1
+
+
 def test_a_transpose_and_terms_in_japanese() -> None:
     square = RNG.standard_normal((3, 3))
     found = explain(square.T, square, name="dW")[0]
@@ -675,44 +689,60 @@ def test_the_watch_checks_each_save_and_goes_on(tmp_path: Path, language: str) -
     assert (tmp_path / "exercises" / f"{STEMS[1]}.py").exists()
 
 
-@pytest.mark.parametrize("language", ["en", "ja"])
-def test_a_learner_passes_every_exercise(tmp_path: Path, language: str) -> None:
-    """From the first to the last: the blank and three mutants fail, each with its words, and the
-    solution passes. Each wrong answer is saved in one of the two languages, by turns."""
-    say = Messages("exercise", language)
-    turn = ["en", "ja"].index(language)
+class Learner:
+    """Somebody who works through all exercises in one terminal."""
 
-    def verdict(key: str, ex: Exercise) -> str:
-        title = content.text(ex.title, language)
-        return re.escape(say(key, time="", title=f"{ex.number}. {title}").strip())
+    def __init__(self, language: str, home: Path) -> None:
+        home.mkdir()
+        self.language, self.home = language, home
+        self.say = Messages("exercise", language)
+        words = ("exercise", "--lang", language, "--seed", str(SEED))
+        self.terminal = Terminal(*words, cwd=home, home=home, columns=160)
 
-    with Terminal(
-        *("exercise", "--lang", language, "--seed", str(SEED)),
-        **{"cwd": tmp_path, "home": tmp_path, "columns": 160},
-    ) as terminal:
+    def save(self, ex: Exercise, body: str) -> None:
+        path = self.home / "exercises" / f"{ex.stem}.py"
+        path.write_text(ex.text(self.language, body), encoding="utf-8")
+
+    def sees(self, ex: Exercise, verdict: str, texts: list[str]) -> None:
+        """The verdict, and then these texts, wherever they are broken into lines."""
+        title = content.text(ex.title, self.language)
+        first = self.say(verdict, time="", title=f"{ex.number}. {title}")
+        for text in (first, *texts):
+            letters = map(re.escape, "".join(text.split()))
+            self.terminal.expect(r"\s*".join(letters))
+
+
+def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
+    """From the first to the last, in both languages at once: the blank and three mutants fail, each
+    with the words that it is declared to get (see the test of each answer), the solution passes."""
+    with ExitStack() as stack:
+        learners = [Learner(language, tmp_path / language) for language in ("en", "ja")]
+        for learner in learners:
+            stack.enter_context(learner.terminal)
         for stem in STEMS:
             ex = exercise(stem)
-            terminal.expect(WORDS[language]["watch"], timeout=60)
-            path = tmp_path / "exercises" / f"{stem}.py"
-            if ex.number % 2 == turn:
-                path.write_text(ex.text(language) + "# saved\n", encoding="utf-8")
-                terminal.expect(verdict("failed", ex), timeout=60)
-                blank = say("problem_blank", function=ex.function)
-                terminal.expect(re.escape(blank))
-            for mutant in ex.mutants[:3][(ex.number + turn) % 2 :: 2]:
-                path.write_text(ex.text(language, mutant.source), encoding="utf-8")
-                terminal.expect(verdict("failed", ex), timeout=60)
-                objects = say("oracle", oracle=say(mutant.objects), verdict=say("objects"))
-                terminal.expect(re.escape(objects))
-                if language == "en":  # the Japanese sentences have tests of their own
-                    terminal.expect("(?s)" + mutant.says.replace(" ", r"\s+"))
-            path.write_text(ex.text(language, ex.solution), encoding="utf-8")
-            terminal.expect(verdict("passed", ex), timeout=60)
-        assert terminal.wait(60) == 0
-    data = json.loads((tmp_path / "exercises" / "progress.json").read_text())
-    assert {stem: data["exercises"][stem]["state"] for stem in STEMS} == dict.fromkeys(
-        STEMS, "passed"
-    )
+            for learner in learners:
+                learner.terminal.expect(WORDS[learner.language]["watch"])
+                learner.save(ex, ex.blank + "# saved\n")
+            for learner in learners:
+                learner.sees(ex, "failed", [learner.say("problem_blank", function=ex.function)])
+            mutants = [mutant.source for mutant in ex.mutants[:3]]
+            grades = [graded(stem, *mutants, language=learner.language) for learner in learners]
+            for mutant, *each in zip(mutants, *grades, strict=True):
+                for learner in learners:
+                    learner.save(ex, mutant)
+                for learner, got in zip(learners, each, strict=True):
+                    lines = diagnosis.report(ex, got, learner.language)
+                    learner.sees(ex, "failed", [line.text for line in lines])
+            for learner in learners:
+                learner.save(ex, ex.solution)
+            for learner in learners:
+                learner.sees(ex, "passed", [])
+        for learner in learners:
+            assert learner.terminal.wait(120) == 0
+            data = json.loads((learner.home / "exercises" / "progress.json").read_text())
+            states = {stem: data["exercises"][stem]["state"] for stem in STEMS}
+            assert states == dict.fromkeys(STEMS, "passed")
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -846,6 +876,7 @@ def test_the_solution_is_earned_or_given_up(home: Path, capsys: pytest.CaptureFi
     assert line not in err
     code, out, _ = command(capsys, "solution", "--give-up")
     assert code == 0
+    assert f"\n\n{ex.solution.splitlines()[0]}\n" in out  # apart from the derivation
     assert line in out
     assert "Remembered as given up" in out
     assert command(capsys, "solution")[0] == 0

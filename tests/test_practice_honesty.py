@@ -122,11 +122,37 @@ EVASIONS = {
         v = float(y[i]) - float(x[i])
         dy[i] = ((v + 1) ** 2 - (v - 1) ** 2) / (2 * y.size)
     return dy""",
+        "one of them weighted with -1": """
+    f = lambda v: (v - x) ** 2 / y.size
+    return sum(c * f(y + c) for c in (1.0, -1.0)) / 2""",
+        "steps drawn at random": """
+    f = lambda v: (v - x) ** 2 / y.size
+    r = np.random.default_rng(0).uniform(1, 2, y.shape)
+    return (f(y + r) - f(y - r)) / (2 * r)""",
+        "moved in place": """
+    t, s = y * 1, y * 1
+    t += 1
+    s -= 1
+    return ((t - x) ** 2 - (s - x) ** 2) / (2 * y.size)""",
+        "the square of the negative": """
+    d = y - x
+    return ((d + 1) ** 2 - (1 - d) ** 2) / (2 * y.size)""",
+        "less the step": """
+    f = lambda v: (v - x) ** 2
+    return (f(y + 1) - f(y) - 1) / y.size""",
+        "steps in proportion": """
+    f = lambda v: (v - x) ** 2 / y.size
+    h = y / 2
+    return (f(y + h) - f(y - h)) / (2 * h)""",
     },
     "kl": {
         "half of it": """
     f = lambda v: 0.5 * (np.exp(logvar) + v * v - 1 - logvar) / len(mu)
     return (f(mu + 1) - f(mu - 1)) / 2, (np.exp(logvar) - 1) / (2 * len(mu))""",
+        "behind a function, added": """
+    square = lambda v: v * v
+    half = lambda c: square(mu + c) * (c / 4)
+    return (half(1.0) + half(-1.0)) / len(mu), (np.exp(logvar) - 1) / (2 * len(mu))""",
     },
     "sigmoid": {
         "a power": stencil("1 / (1 + np.e**-v)"),
@@ -146,6 +172,7 @@ OTHER_ARITHMETIC = {
     "a complex step": "z = np.tanh(x + np.sqrt(-1e-60 + 0j))\n    return dy * z.imag * 1e30",
     "wider floats": "z = np.tanh(x.astype('f16'))\n    return dy * (1 - y * y)",
 }
+REFUSALS = ("numerical", "imprecise", "derivative")
 LIBRARIES = ("mpmath", "decimal", "fractions", "jax", "scipy.misc")
 
 DERIVED = {
@@ -199,6 +226,18 @@ DERIVED = {
                 dW[i, j] += x[n, i] * dy[n, j]
     return dW""",
     },
+    "gaussian_nll_logvar": {
+        "in factors": "s = np.exp(logvar / 2)\n    r = (x - mean) / s\n"
+        "    return -r / s / len(x), -(r - 1) * (r + 1) / 2 / len(x)",
+    },
+    "score_function": {
+        "sample by sample": """
+    dmu, dlogvar = np.zeros_like(mu), np.zeros_like(mu)
+    for one, at in zip(f, z):
+        dmu += one * (at - mu) / np.exp(logvar) / len(f)
+        dlogvar += one * ((at - mu) ** 2 / np.exp(logvar) - 1) / 2 / len(f)
+    return dmu, dlogvar""",
+    },
     "importance_weighted": {
         "log-sum-exp": """
     m = log_w.max(axis=1, keepdims=True)
@@ -221,7 +260,7 @@ def test_differences_are_refused_however_they_are_written(topic: str) -> None:
     for name, one in zip(EVASIONS[topic], got, strict=True):
         assert not one.ok, name
         assert one.problem, name
-        assert one.problem.kind in ("numerical", "imprecise"), f"{name}: {one.problem}"
+        assert one.problem.kind in REFUSALS, f"{name}: {one.problem}"
 
 
 def test_other_arithmetic_is_refused() -> None:

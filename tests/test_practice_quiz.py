@@ -254,6 +254,10 @@ def test_wrapping():
     assert screen.wrap_option("a\nb", 5) == ["a", "b"]
 
 
+def test_what_a_terminal_would_obey_is_spelled_out():
+    assert screen.wrap("a\x1b[2Jb\tc\u202e　θ", 60) == ["a\\x1b[2Jb  c\\u202e　θ"]
+
+
 def test_wrapping_loses_nothing():
     for card in questions.load():
         for both in (card.text, card.why, card.passage or card.text):

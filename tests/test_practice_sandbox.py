@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scratchvae.practice import child
-from scratchvae.practice.sandbox import Outcome, call, call_sources, refuse
+from scratchvae.practice import child, content
+from scratchvae.practice.sandbox import Outcome, call, call_sources, line_text, refuse
 
 X = np.arange(6.0).reshape(2, 3)
 
@@ -211,6 +211,14 @@ def test_a_program_may_write_in_its_own_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(outcome.returned[0], X)
 
 
+def test_the_solutions_are_closed_to_the_process(tmp_path: Path) -> None:
+    path = content.files("exercises")[0]
+    source = f"def f(x):\n    return open({str(path)!r}).read()\n"
+    problem = run(tmp_path, source, allowed=()).problem
+    assert problem is not None
+    assert (problem.name, problem.line) == ("PermissionError", 2)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="fork of the C library")
 def test_what_outlives_the_call_is_killed(tmp_path: Path) -> None:
     """Python refuses to fork there; C does not ask it."""
@@ -221,7 +229,7 @@ def test_what_outlives_the_call_is_killed(tmp_path: Path) -> None:
     outcome = run(tmp_path, source, allowed=())
     assert outcome.problem is None
     (pid,) = outcome.returned
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and _runs(pid):
         time.sleep(0.01)
     assert not _runs(pid)
@@ -401,6 +409,18 @@ def test_a_full_width_character_is_named(text):
     assert problem.text in text
 
 
+def test_what_is_nested_too_deeply_is_refused():
+    assert refuse("x = " + "1 + " * 150 + "1\n") is None
+    problem = refuse("x = " + "1 + " * 250 + "1\n")
+    assert (problem.kind, problem.text) == ("syntax", "nested too deeply")
+
+
+def test_lines_are_counted_as_python_counts_them_and_shortened():
+    assert line_text("a\x0c\u2028b\r\nc\rd\ne", 3) == "d"
+    assert line_text("x" * 300, 1) == "x" * 200 + " ..."
+    assert line_text("a", 2) == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -410,6 +430,12 @@ def test_a_full_width_character_is_named(text):
         "np.core.builtins",
         "x.exec('y')",
         "x.real",
+        "x.gi_frame.f_back",
+        "match x:\n    case object(__class__=c): pass",
+        "match x:\n    case object(tb_frame=f): pass",
+        "import numpy.typing.tests",
+        "np.poly1d([1, 0]).deriv()",
+        "from numpy import gradient",
     ],
 )
 def test_ways_to_the_inside_of_python_are_refused(text):

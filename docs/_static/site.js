@@ -6,10 +6,14 @@ document.addEventListener("click", (event) => {
   link.hash = location.hash;
 });
 
-// The explorer begins in the light that the reader chose for the site.
+// The explorer stands in the light that the reader chose for the site, and follows it.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const frame of document.querySelectorAll("iframe.explorer"))
-    frame.src += `&theme=${document.documentElement.dataset.theme}`;
+  for (const frame of document.querySelectorAll("iframe.explorer")) {
+    const address = frame.src, light = () => `${address}&theme=${document.documentElement.dataset.theme}`;
+    frame.src = light();
+    new MutationObserver(() => frame.contentWindow.location.replace(light()))  // no step for "back"
+      .observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  }
 });
 
 // What Sphinx and the theme leave without Japanese.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scratchvae.files import free_name
 from scratchvae.practice import content
+from scratchvae.practice.exercise import GO, Actions, is_number
 from scratchvae.practice.language import LANGUAGES, Messages, choose
 from scratchvae.practice.state import add_option
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from scratchvae.practice.state import Answer, State
 
 ACTIONS = {
+    GO: "jump to hunt number N: write its program and show what it is about",
     "list": "all hunts and how far you are",
     "run": "check one hunt; exit code 0 if it is solved, 1 if not",
     "hint": "the next of three hints",
@@ -32,13 +34,14 @@ FOLDER = "bughunts"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae bughunt`."""
     add_option(parser)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    actions: Any = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    actions.choices = actions._name_parser_map = Actions()
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--lang", choices=LANGUAGES, default=argparse.SUPPRESS)
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
         action.add_argument("--state", metavar="FILE", default=argparse.SUPPRESS)
-        if name != "list":
+        if name not in (GO, "list"):
             action.add_argument(
                 "name", nargs="?", metavar="NAME", help="number or part of the name (the current)"
             )
@@ -52,7 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     with State(arguments.state) as state:
         desk = Desk(arguments, state)
-        getattr(desk, arguments.action or "go_on")()
+        action = arguments.action or "go_on"
+        if action == GO or is_number(action):
+            desk.name, action = action, "jump"
+        getattr(desk, action)()
 
 
 def folder() -> Path:
@@ -80,9 +86,13 @@ class Desk:
 
     # ------------------------------------------------------------------------------- the actions
 
-    def go_on(self) -> None:
-        """Write the current program, and show what it is about."""
-        hunt = self.current()
+    def jump(self) -> None:
+        """Write the program that was named, whatever its state, and show what it is about."""
+        self.go_on(self.chosen())
+
+    def go_on(self, hunt: Hunt | None = None) -> None:
+        """Write a program (the current one), and show what it is about."""
+        hunt = hunt or self.current()
         if hunt is None:
             return self.all_done()
         path = self.file(hunt)
@@ -281,7 +291,7 @@ class Desk:
             if current := self.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if self.name.isascii() and self.name.isdigit() and len(self.name) < 10:
+        if is_number(self.name):
             found = [hunt for hunt in self.hunts if hunt.number == int(self.name)]
         else:
             name = Path(self.name).name.removesuffix(".py")

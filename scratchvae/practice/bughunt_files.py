@@ -226,8 +226,12 @@ def look(hunt: Hunt, source: str) -> Said:
     """Ask the oracles about a program, in a process of its own."""
     from scratchvae.practice import sandbox
 
+    def located(problem: Problem) -> Problem:
+        text = sandbox.line_text(source, problem.line)
+        return replace(problem, line=problem.line if text else None, source=text)
+
     if problem := sandbox.refuse(source, allowed=(), honest=False):
-        return Said(problem=_with_line(problem, source))
+        return Said(problem=located(problem))
     tables = [{"holds": p.holds, "run": p.run} for p in hunt.properties]
     outcome = sandbox.call_sources(
         [_DRIVER.format(root=str(_ROOT))],
@@ -237,7 +241,7 @@ def look(hunt: Hunt, source: str) -> Said:
         allowed=(),
     )[0]
     if outcome.problem:
-        return Said(problem=_with_line(outcome.problem, source))
+        return Said(problem=located(outcome.problem))
     said = outcome.returned[0]
     if "interface" in said:
         return Said(interface=said["interface"])
@@ -245,17 +249,12 @@ def look(hunt: Hunt, source: str) -> Said:
     return Said(gradient=tuple(said["gradient"]), failing=failing)
 
 
-def _with_line(problem: Problem, source: str) -> Problem:
-    """The problem with the text of its line in the learner's file."""
-    lines = source.splitlines()
-    line = problem.line if problem.line and problem.line <= len(lines) else None
-    return replace(problem, line=line, source=lines[line - 1].strip() if line else "")
-
-
 def assess(hunt: Hunt, source: str) -> Verdict:
     """Check a learner's file: does the program do what it should, and is ORACLE right?"""
+    from scratchvae.practice import sandbox
+
     try:
-        tree = ast.parse(source)
+        tree = sandbox.parsed(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Verdict("problem", said=look(hunt, source))
     claim, line = _claim(tree)

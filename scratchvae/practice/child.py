@@ -1,7 +1,8 @@
 """Runs a learner's function in a process of its own: the other half of `sandbox`.
 
-It is started as a script and imports NumPy and nothing of this package. In the folder that it is
-given it finds `job.json` and `arguments.npz`, and leaves `results.json` and `results.npz` there.
+It is started as a script (see `starter`) and imports NumPy and nothing of this package. In the
+folder that it is given it finds `job.json` and `arguments.npz`, and leaves `results.json` and
+`results.npz` there, and what is written to stderr.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import zipfile  # noqa: F401 (NumPy imports it to read a file; here it is once for all forks)
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -113,7 +115,7 @@ class Watch:
     """
 
     def __init__(self, answer: CodeType, arguments: list[Any], nudges: bool) -> None:
-        self.answer = answer
+        self.answer, self.nudges = answer, nudges
         self.returned: int | None = None
         self.finding: tuple[str, int] | None = None
         self.originals = [
@@ -278,7 +280,9 @@ def call(
     given = decode(case, arguments)
     handed, again = decode(case, arguments), decode(case, arguments)
     handed, again = copied(handed), copied(again)
-    watch = Watch(function.__code__, list(given), job["nudges"])
+    number = len(result["lines"])
+    limited = number < len(job["limits"])
+    watch = Watch(function.__code__, list(given), job["nudges"] and (limited or not job["limits"]))
     work = effort.Effort(watch.see)
     if job["nudges"]:
         function.__globals__.update(work.names)
@@ -287,9 +291,10 @@ def call(
         value = function(*handed)
     finally:
         sys.settrace(None)
-        case_number = len(result["lines"])
-        values, curved = job["limits"][case_number] if job["limits"] else (np.inf, np.inf)
-        if not watch.finding and (work.nudges or work.values > values or work.curved > curved):
+        values, curved = job["limits"][number] if limited else (np.inf, np.inf)
+        if not watch.finding and (work.values > values or work.curved > curved):
+            watch.finding = ("nudged", watch.returned or 1)
+        if not watch.finding and watch.nudges and work.nudges:
             watch.finding = ("nudged", watch.returned or 1)
         if watch.finding and not result["watch"]:
             result["watch"] = watch.finding
@@ -350,9 +355,11 @@ STARTS = frozenset(
 def keep_inside(folder: Path) -> None:
     """From now on, refuse to change files outside `folder` and to start processes.
 
-    A process that begins a session of its own would not be killed with this one.
+    A process that begins a session of its own would not be killed with this one. Nor are the
+    solutions to be read.
     """
     inside, void = folder.resolve(), Path(os.devnull).resolve()
+    solutions = Path(__file__).resolve().parent / "content"
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event in STARTS:
@@ -363,12 +370,43 @@ def keep_inside(folder: Path) -> None:
                     path = Path(os.fsdecode(name)).resolve()
                     if path != void and not path.is_relative_to(inside):
                         raise PermissionError(f"{path}: outside the folder of this process")
+        elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = Path(os.fsdecode(arguments[0])).resolve()
+            if path.is_relative_to(solutions):
+                raise PermissionError(f"{path}: closed to this process")
 
     sys.addaudithook(look)
 
 
+def forked() -> Path:
+    """Fork for each folder that stdin names, and return there; end with stdin.
+
+    Says on stdout the number of each fork and, after its end, its exit code.
+    """
+    for name in sys.stdin.buffer:
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            return Path(os.fsdecode(name.removesuffix(b"\n")))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit()
+
+
+def settle(folder: Path) -> None:
+    """Leave whatever this process was started with: streams, place, and where TemporaryFile is."""
+    empty = folder / "empty"
+    empty.mkdir()
+    os.chdir(empty)
+    os.environ.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(empty)))
+    with Path(os.devnull).open("r+b", 0) as nothing, (folder / "stderr").open("wb") as stderr:
+        for number, stream in enumerate((nothing, nothing, stderr)):
+            os.dup2(stream.fileno(), number)
+
+
 def main(folder: Path) -> None:
     """Do the jobs in `folder`."""
+    settle(folder)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     with np.load(folder / "arguments.npz", allow_pickle=False) as file:
         arguments = {name: file[name] for name in file.files}
@@ -389,4 +427,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else forked())
+    os._exit(0)  # to take NumPy down would take longer than a usual job

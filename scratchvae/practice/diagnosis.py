@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 #: Findings that name a mistake of the array's own, whatever came before it.
-EXPLAINED = frozenset({"factor", "term", "zero", "transposed", "wrong shape", "not finite"})
+EXPLAINED = frozenset(
+    {"factor", "term", "zero", "transposed", "wrong shape", "not finite", "swapped"}
+)
 #: Findings after which nothing can be said of an array's values.
-BROKEN = frozenset({"wrong shape", "not finite", "complex"})
+BROKEN = frozenset({"wrong shape", "not finite", "complex", "swapped"})
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def _outputs(grade: Grade, oracle: str, say: Messages) -> list[Line]:
                 for f in judged.findings
             ]
             lines += [Line("bad" if k == 0 else "plain", f"  {w}") for k, w in enumerate(words)]
-            if {f.kind for f in judged.findings} & BROKEN and grade.line:
-                lines.append(Line("code", f"  {say('at', line=grade.line, source=grade.source)}"))
+            at = Line("code", f"  {say('at', line=grade.line, source=grade.source)}")
+            if {f.kind for f in judged.findings} & BROKEN and grade.line and at not in lines:
+                lines.append(at)
     wrong = [judged for judged in mine if not judged.ok]
     follow = [j.name for j in wrong[1:] if not {f.kind for f in j.findings} & EXPLAINED]
     if follow:
@@ -164,6 +167,9 @@ class _Japanese:
         else:
             why = ""
         return self.say("wrong_shape", shape=shape, want=want) + why
+
+    def say_swapped(self) -> str:
+        return self.say("swapped", other=self.numbers["other"])
 
     def say_not_finite(self) -> str:
         if "count" in self.numbers:

@@ -191,8 +191,9 @@ class Effort:
 class Terms:
     """Where values come from: finds f(u + c) - f(u - c), which differentiates f by u.
 
-    u must come from the arguments by + - * / @ alone. In a function of them, a derivation may have
-    the same form: with t = exp(2 x), tanh'(x) is ((t + 1)^2 - (t - 1)^2) / (t + 1)^2.
+    c may be one number or an array, such as a step in proportion to u. u must come from the
+    arguments by + - * / @ alone. In a function of them, a derivation may have the same form: with
+    t = exp(2 x), tanh'(x) is ((t + 1)^2 - (t - 1)^2) / (t + 1)^2.
     """
 
     MOST = 20_000  # terms: an endless loop is to run out of time, not of memory
@@ -205,7 +206,7 @@ class Terms:
         self.numbers: dict[tuple[Any, ...], int] = {}  # where in `terms` one is
         self.rational: list[bool] = []
         self.known: dict[int, tuple[Any, int]] = {}  # by id: a value, kept alive, and its term
-        self.shifts: dict[int, tuple[int, float]] = {}  # of the term u + c: u and c
+        self.shifts: dict[int, set[tuple[int, Any]]] = {}  # of the term u + c: every u and c
 
     def note(self, name: str, value: Any, parts: tuple[Any, ...]) -> None:
         """Note that an operator or a function has made a value of its parts."""
@@ -216,13 +217,18 @@ class Terms:
         self.rational[term] = name in self.RATIONAL and all(self.rational[i] for i in inside)
         self.known[id(value)] = (value, term)
         if name in ("Add", "Sub"):
-            by = [_single(part) for part in parts]
-            if by[1] and self.rational[inside[0]]:
-                self.shifts[term] = (inside[0], by[1] if name == "Add" else -by[1])
-            elif by[0] and self.rational[inside[1]] and name == "Add":
-                self.shifts[term] = (inside[1], by[0])
-            elif name == "Sub" and not any(i in self.shifts for i in inside):
-                self.mirrored = self.mirrored or self.opposite(*inside)
+            self.shift(name, term, parts, inside)
+            if name == "Sub":
+                self.mirrored = self.mirrored or self.opposite(inside[0], inside[1], itself=False)
+
+    def shift(self, name: str, term: int, parts: tuple[Any, ...], inside: list[int]) -> None:
+        """Note what is moved by what in a sum or a difference."""
+        moves = [(0, 1, 1), (1, 0, 1)] if name == "Add" else [(0, 1, -1)]
+        for u, by, sign in moves:
+            if self.rational[inside[u]]:
+                step = _single(parts[by])
+                c = (inside[by], sign) if step is None else (None, sign * step)
+                self.shifts.setdefault(term, set()).add((inside[u], c))
 
     def forget(self, value: Any) -> None:
         """A value was changed in its place."""
@@ -246,13 +252,17 @@ class Terms:
             self.rational.append(True)
         return self.numbers[term]
 
-    def opposite(self, i: int, j: int, deep: int = DEEP) -> bool:
-        """Whether two terms differ, and only so that one has u + c where the other has u - c."""
+    def opposite(self, i: int, j: int, deep: int = DEEP, itself: bool = True) -> bool:
+        """Whether two terms differ, and only so that one has u + c where the other has u - c.
+
+        `itself`: they may be u + c and u - c themselves.
+        """
         if i == j or deep == 0:
             return False
-        if i in self.shifts and j in self.shifts:
-            (u, c), (v, d) = self.shifts[i], self.shifts[j]
-            return u == v and c == -d
+        if itself and i in self.shifts and j in self.shifts:
+            back = {(u, (by, -c)) for u, (by, c) in self.shifts[i]}
+            if back & self.shifts[j]:
+                return True
         (name, *mine), (other, *theirs) = self.terms[i], self.terms[j]
         if name != other or name in ("array", "value", "other") or len(mine) != len(theirs):
             return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scratchvae.practice.screen import Screen
     from scratchvae.practice.workbook import Workbook
 
-POLL = 0.2  # seconds between two looks at the file
+POLL = 0.05  # seconds between two looks at the file
 STYLES = {"good": "green", "bad": "bold red", "plain": "", "faint": "dim", "code": "cyan"}
 GO = "N"  # the action that a number stands for
 ACTIONS = {
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `scratchvae exercise`."""
     parser.add_argument("--seed", type=seed, help=argparse.SUPPRESS)
     actions: Any = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
-    actions.choices = actions._name_parser_map = _Actions()
+    actions.choices = actions._name_parser_map = Actions()
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument(
@@ -56,17 +56,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--give-up", action="store_true", help="see it without passing")
 
 
-class _Actions(dict[str, argparse.ArgumentParser]):
-    """The parsers by action; any number stands for GO."""
+class Actions(dict[str, argparse.ArgumentParser]):
+    """The parsers by action; any number stands for GO. Bug hunts have them too."""
 
     def __contains__(self, word: object) -> bool:
-        return super().__contains__(word) or _is_number(word)
+        return super().__contains__(word) or is_number(word)
 
     def __missing__(self, word: str) -> argparse.ArgumentParser:
         return self[GO]
 
 
-def _is_number(word: object) -> bool:
+def is_number(word: object) -> bool:
+    """Whether a word of the command line is the number of an exercise or a hunt."""
     return isinstance(word, str) and word.isascii() and word.isdigit() and len(word) < 10
 
 
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out `scratchvae exercise`."""
     desk = Desk(arguments)
     action = arguments.action or "go_on"
-    if action == GO or _is_number(action):
+    if action == GO or is_number(action):
         desk.name, action = action, "jump"
     getattr(desk, action)()
 
@@ -194,7 +195,8 @@ class Desk:
         if entry.state != "passed":
             entry = self.book.change(exercise, gave_up=True)
         derivation = content.text(exercise.derivation, self.language)
-        lines = [*self.wrapped(derivation), *self.wrapped("\n" + exercise.solution, code=True)]
+        code = self.wrapped(exercise.solution, code=True)
+        lines = [*self.wrapped(derivation), *self.wrapped(""), *code]
         self.screen.panel(self.say("solution_title", number=exercise.number), lines)
         if entry.state != "passed":
             self.line("gave_up", style="dim")
@@ -365,7 +367,7 @@ class Desk:
             if current := self.book.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if _is_number(self.name):
+        if is_number(self.name):
             found = [e for e in self.exercises if e.number == int(self.name)]
         else:
             name = Path(self.name).name.removesuffix(".py")

@@ -35,9 +35,11 @@ TOLERANCE = 1e-8  # of the numerical gradient
 ROUGH = 1e-6  # of the terms of a wrong gradient, which are plain central differences
 NEAR = 1e-7  # of the right function's value: a difference quotient or an approximation
 EXACT = 1e-13  # of the right function's value: rounding only
+LARGE = 2.0**27  # inputs so many times as large: a difference with a step of its own loses digits
 #: What an answer may compute: so many times what the solution does, and for each number that it is
-#: given and returns. Derivatives take one or two values of a curved function for each number;
-#: difference quotients that agree to EXACT, without a step so small that it is seen, take eight.
+#: given and returns. Derivatives take one or two values of a curved function for each number, or
+#: for each number given, if a loop does not keep them; difference quotients that agree to EXACT,
+#: without a step so small that it is seen, take eight.
 WORK, CURVED = (10, 10), (2, 3)
 
 
@@ -146,7 +148,7 @@ def grade_sources(
     grades = []
     for source, outcome in zip(sources, outcomes, strict=True):
         judged = replace(trial.judge(outcome), seed=seed, printed=outcome.printed)
-        judged = replace(judged, altered=_altered(exercise, source, judged))
+        judged = replace(judged, altered=_altered(exercise, source))
         judged = replace(judged, source=sandbox.line_text(source, judged.line))
         if judged.problem:
             judged = replace(judged, problem=replace(judged.problem, source=judged.source))
@@ -154,19 +156,20 @@ def grade_sources(
     return grades
 
 
-def _altered(exercise: Exercise, source: str, judged: Grade) -> tuple[str, ...]:
+def _altered(exercise: Exercise, source: str) -> tuple[str, ...]:
     """The given functions that are not as they were given."""
-    if judged.problem and judged.problem.kind in ("syntax", "unreadable"):
-        return ()
 
     def functions(text: str) -> dict[str, str]:
         return {
             node.name: ast.dump(ast.Module(_without_docstring(node.body), []))
-            for node in ast.parse(text).body
+            for node in sandbox.parsed(text).body
             if isinstance(node, ast.FunctionDef)
         }
 
-    mine, theirs = functions(exercise.given), functions(source)
+    try:
+        mine, theirs = functions(exercise.given), functions(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()  # which is its problem already
     return tuple(name for name, body in mine.items() if theirs.get(name, body) != body)
 
 
@@ -181,6 +184,14 @@ def _same(a: Any, b: Any) -> bool:
     return bool((np.abs(a[finite] - b[finite]) <= 1e-13 * largest).all())
 
 
+def _near(a: Any, b: Any, tolerance: float = EXACT) -> bool:
+    """Whether a is b up to rounding, which float32 does sooner."""
+    if a.shape != b.shape:
+        return False
+    off = np.abs(a - b).max(initial=0) / (np.abs(b).max(initial=0) or 1.0)
+    return bool(off <= (tolerance if a.dtype == np.float64 else max(tolerance, 1e-5)))
+
+
 def _without_docstring(body: list[Any]) -> list[Any]:
     first = body[0]
     doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
@@ -191,7 +202,7 @@ class _Trial:
     """The numbers of one run: drawn once, used for every answer that is graded on them."""
 
     def __init__(self, exercise: Exercise, seed: int) -> None:
-        self.exercise = exercise
+        self.exercise, self.seed = exercise, seed
         self.sizes = [exercise.sizes([seed, i]) for i in range(ROUNDS)]
         self.rounds = [exercise.drawn([seed, i], s) for i, s in enumerate(self.sizes)]
         self.properties: list[list[dict[str, Any]]] = []
@@ -200,6 +211,7 @@ class _Trial:
             sizes = exercise.sizes(key)
             self.properties.append([sizes, *(exercise.drawn(key, sizes, c) for c in prop.cases)])
         self.cases = self.rounds + [at for cases in self.properties for at in cases[1:]]
+        self.cases.append(self.enlarged())
         self.right = [self.reference(at) for at in self.cases]
 
     def reference(self, at: Mapping[str, Any]) -> list[Any]:
@@ -211,23 +223,65 @@ class _Trial:
             raise ValueError(f"{self.exercise.stem}: the solution returns {len(values)} values")
         return values
 
+    def enlarged(self) -> dict[str, Any]:
+        """Numbers of which those are large in which the answer is a polynomial.
+
+        There a derivation is as exact as anywhere. A difference quotient of a polynomial, which
+        elsewhere is exact with the right step, is not, unless its step grows with the numbers.
+        """
+        draws = self.exercise.draw
+        floats = [
+            name
+            for name in draws
+            if "rng" in draws[name] and getattr(self.rounds[0][name], "dtype", None) == np.float64
+        ]
+        free = [name for name in floats if self.is_polynomial(name) and self.is_steady(name)]
+        return self.redrawn(dict.fromkeys(free, LARGE))
+
+    def redrawn(self, factors: Mapping[str, float]) -> dict[str, Any]:
+        """The numbers of the first round with some of them multiplied, before others follow."""
+        replaced = {name: f"{name} * {factor!r}" for name, factor in factors.items()}
+        return self.exercise.drawn([self.seed, 0], self.sizes[0], replaced)
+
+    def is_polynomial(self, name: str) -> bool:
+        """Whether the answer is a polynomial of degree three at most in the size of an array."""
+        sized = [self.reference(self.redrawn({name: k})) for k in (1.0, 2.0, 3.0, 4.0, 5.0)]
+        return all(
+            np.abs(np.diff(values, 4, axis=0)).max(initial=0) <= 1e-9 * np.abs(values[-1]).max()
+            for values in map(np.array, zip(*sized, strict=True))
+        )
+
+    def is_steady(self, name: str) -> bool:
+        """Whether rounding is not magnified where an array is large, as it is by z - mu."""
+        at, rng = self.redrawn({name: LARGE}), np.random.default_rng(self.seed)
+        shaken = {
+            k: v * (1 + 1e-12 * rng.uniform(-1, 1, v.shape))
+            for k, v in at.items()
+            if getattr(v, "dtype", None) == np.float64
+        }
+        values = zip(self.reference(at), self.reference({**at, **shaken}), strict=True)
+        return all(_near(b, a, 1e-10) for a, b in values)
+
     def arguments(self, at: Mapping[str, Any]) -> list[Any]:
         """Copies of the arguments at the drawn names `at`."""
         given = (at[name] for name in self.exercise.arguments)
         return [np.copy(v) if isinstance(v, np.ndarray) else v for v in given]
 
     def limits(self) -> list[tuple[int, int]]:
-        """How many values an answer may compute in each case, and how many of curved functions."""
+        """How many values an answer may compute in each case, and how many of curved functions.
+
+        There is none for the last case, where a step such as 1 is small.
+        """
         work, limits = effort.Effort(), []
         source = f"{self.exercise.given}\n{self.exercise.solution}"
         names: dict[str, Any] = dict(work.names)
         exec(effort.instrumented(source, f"<{self.exercise.stem}>"), names)
-        for at, right in zip(self.cases, self.right, strict=True):
+        for at, right in [*zip(self.cases, self.right, strict=True)][:-1]:
             work.values = work.curved = 0
             with np.errstate(all="ignore"):
                 names[self.exercise.function](*self.arguments(at))
             numbers = sum(map(np.size, [*self.arguments(at), *right]))
-            largest = max(map(np.size, right))
+            largest = max(map(np.size, [*self.arguments(at), *right]))
             limits.append(
                 (
                     WORK[0] * work.values + WORK[1] * numbers + 100,
@@ -255,16 +309,25 @@ class _Trial:
             if any(not judged.ok for judged in outputs):
                 line = outcome.lines[i]
                 break
-        imprecise = [
-            judged for judged in outputs if any(f.kind == "imprecise" for f in judged.findings)
-        ]
+        imprecise = [o.name for o in outputs if any(f.kind == "imprecise" for f in o.findings)]
+        if all(judged.ok for judged in outputs):
+            imprecise = self.inexact(answers[-1])
         if imprecise:
-            problem = Problem("imprecise", line, name=imprecise[0].name)
-            return Grade(problem=problem, line=line)
+            return Grade(problem=Problem("imprecise", line, name=imprecise[0]), line=line)
         broken = diagnosis.BROKEN
         shapes_hold = not any(f.kind in broken for judged in outputs for f in judged.findings)
         objections = self.objections(outcome, answers) if shapes_hold else []
         return Grade(outputs=outputs, objections=tuple(objections), line=line)
+
+    def inexact(self, answer: list[Any]) -> list[str]:
+        """The gradients that have lost digits where the arguments are large."""
+        return [
+            output.name
+            for output, mine, right in zip(
+                self.exercise.outputs, answer, self.right[-1], strict=True
+            )
+            if not output.value and not _near(mine, np.asarray(right))
+        ]
 
     def arrays(self, value: Any, line: int | None) -> list[Any] | Problem:
         """The arrays that were returned, or what was returned instead of them."""
@@ -289,7 +352,17 @@ class _Trial:
         for output, mine, right in zip(self.exercise.outputs, answer, self.right[i], strict=True):
             look = self.value if output.value else self.gradient
             judged.append(Judged(output.name, output.oracle, look(i, output, mine, right)))
-        return tuple(judged)
+        return tuple(
+            self.swapped(i, one, mine, judged) for one, mine in zip(judged, answer, strict=True)
+        )
+
+    def swapped(self, i: int, one: Judged, mine: Any, judged: Sequence[Judged]) -> Judged:
+        """The verdict `one`, unless its array belongs to another output that is wrong as well."""
+        for other, right in zip(judged, map(np.asarray, self.right[i]), strict=True):
+            if not one.ok and not other.ok and other != one and _near(mine, right, NEAR):
+                text = f"{one.name} holds what belongs to {other.name}: look at the return's order"
+                return replace(one, findings=(Finding("swapped", text, {"other": other.name}),))
+        return one
 
     def value(self, i: int, output: Output, mine: Any, _: Any) -> tuple[Finding, ...]:
         """What is wrong with an output that is no gradient."""
@@ -320,13 +393,13 @@ class _Trial:
         if mine.shape != right.shape or not np.isfinite(mine).all():
             return (unusable(mine.astype(float), right.shape, output.name),)
         double = mine.dtype == np.float64  # if it is not, the meaning oracle objects to that
-        off = np.abs(mine - right).max(initial=0) / (np.abs(right).max(initial=0) or 1.0)
-        exact = off <= (EXACT if double else 1e-5)
+        exact = _near(mine, right)
         if exact and (i > 0 or not double):
             return ()  # the first round has shown that the right function's value is the gradient
         if exact:
             return self.numerical(i, output, mine)
-        words = self.words(i, output, mine, right) if off > NEAR else ()
+        near = _near(mine, right, NEAR)
+        words = () if near else self.words(i, output, mine, right)
         return words or (Finding("imprecise", f"{output.name} is near the right gradient only"),)
 
     def numerical(self, i: int, output: Output, mine: Any) -> tuple[Finding, ...]:

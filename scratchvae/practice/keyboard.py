@@ -141,10 +141,14 @@ class Keyboard:
             character = msvcrt.getwch()
             if character == "\x03":
                 raise KeyboardInterrupt
-            if character in "\0\xe0":
-                name = _WINDOWS.get(msvcrt.getwch(), "")
-                code = next((code for code, known in _NAMES.items() if known == name), "Z")
-                return f"\x1b[{code}"
+            if character in "\0\xe0":  # of an arrow, say, whose second code waits; or it is an à
+                try:
+                    msvcrt.ungetwch("\0")  # fails where a code waits; kbhit() does not see it
+                except OSError:
+                    name = _WINDOWS.get(msvcrt.getwch(), "")
+                    code = next((code for code, known in _NAMES.items() if known == name), "Z")
+                    return f"\x1b[{code}"
+                msvcrt.getwch()
             return character
         import select
 

@@ -21,10 +21,8 @@ import json
 import math
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,10 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from scratchvae.practice import child
+from scratchvae.practice import child, starter
 
 SECONDS = 5.0
 MEMORY = 4 << 30
+DEEPEST = 200  # levels of a program's syntax tree: Python's own parentheses end there too
+LONGEST = 200  # characters of a line that are shown
 #: What an answer may import.
 ALLOWED = ("numpy", "math", "itertools", "__future__")  # others lead on to sys and builtins
 #: What an answer cannot name: ways around the other refusals.
@@ -46,14 +46,20 @@ NAMES = frozenset(
         delattr complex memoryview help""",
     )
 )
-#: What an answer cannot name after a dot: files, other arithmetic, the inside of Python.
+#: What an answer cannot name after a dot: files, other arithmetic, the inside of Python and NumPy.
 ATTRIBUTES = frozenset(
     re.findall(
         r"\w+",
         """load save savez savez_compressed loadtxt savetxt genfromtxt fromfile fromregex tofile
         memmap DataSource open_memmap ctypeslib ctypes f2py testing lib core _core distutils
-        sys _sys os modules real conj conjugate builtins exec eval""",
+        sys _sys os modules real conj conjugate builtins exec eval tests conftest mypy_plugin
+        gi_frame gi_code cr_frame cr_code ag_frame ag_code tb_frame tb_next
+        f_back f_builtins f_code f_globals f_locals""",
     )
+)
+#: What differentiates in the learner's place.
+DERIVATIVES = frozenset(
+    re.findall(r"\w+", "gradient deriv polyder chebder legder hermder hermeder lagder")
 )
 COMPLEX = frozenset(
     re.findall(
@@ -62,16 +68,15 @@ COMPLEX = frozenset(
         imag emath longdouble float96 float128 sctypeDict""",
     )
 )
-_THREADS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR")
 
 
 @dataclass(frozen=True)
 class Problem:
     """What stopped a learner's code, or why it is refused, and where.
 
-    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "numerical",
-    "no function", "blank", "exception", "recursion", "memory", "flood", "exit", "timeout", "died";
-    and from `grade`: "none", "none of", "count", "type", "imprecise".
+    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "derivative",
+    "numerical", "no function", "blank", "exception", "recursion", "memory", "flood", "exit",
+    "timeout", "died"; and from `grade`: "none", "none of", "count", "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
     or the exception's type, `text` the exception's message.
     """
@@ -139,7 +144,8 @@ def call_sources(
     """Do as `call` for several files' texts, one after the other in one process.
 
     `limits` holds, for each case, how many values an honest answer may compute, and how many of
-    curved functions (see `effort`); what computes more differentiates numerically.
+    curved functions (see `effort`); what computes more differentiates numerically. If it is
+    shorter than `cases`, the rest are not watched for that.
     """
     problems = [refuse(source, allowed, honest) for source in sources]
     arrays: dict[str, Any] = {}
@@ -172,37 +178,19 @@ def call_sources(
 
 def line_text(source: str, line: int | None) -> str:
     """The text of a line, without the spaces around it; empty if there is no such line."""
-    lines = source.splitlines()
-    return lines[line - 1].strip() if line and line <= len(lines) else ""
+    lines = re.split(r"\r\n?|\n", source)  # as Python counts; splitlines() knows more ends
+    text = lines[line - 1].strip() if line and line <= len(lines) else ""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
     """Start the process, wait for its end, and read what it left."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    environment |= {f"{name}_NUM_THREADS": "1" for name in _THREADS}
     seconds = job["seconds"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        (folder / "empty").mkdir()
-        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "empty"))
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.savez(folder / "arguments.npz", allow_pickle=False, **arguments)
-        with (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-X", "utf8", child.__file__, str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                cwd=folder / "empty",
-                env=environment,
-                start_new_session=True,
-            )
-            try:
-                code: int | None = process.wait(seconds + 5)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                _kill(process)
+        code = starter.run(folder, seconds)
         if (folder / "results.json").exists():
             results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             with np.load(folder / "results.npz", allow_pickle=False) as file:
@@ -217,18 +205,11 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
             line = int(where[0]) if where else None
             problem = Problem("timeout", line, text=f"{seconds:g}")
         else:
-            end = (folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
-            problem = Problem("died", name=str(code), text="".join(end)[:200])
+            stderr = folder / "stderr"
+            end = stderr.read_text(errors="replace") if stderr.exists() else ""
+            last = "".join(end.strip().splitlines()[-1:])
+            problem = Problem("died", name=str(code), text=last[:200])
         return [Outcome(problem=problem)] * len(job["jobs"])
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its group
-        else:
-            process.kill()
-    process.wait()
 
 
 def _outcome(result: dict[str, Any], arrays: dict[str, Any]) -> Outcome:
@@ -255,6 +236,22 @@ def _outcome(result: dict[str, Any], arrays: dict[str, Any]) -> Outcome:
 # ------------------------------------------------------------------- what can be seen in the text
 
 
+def parsed(source: str) -> ast.Module:
+    """Parse a learner's file, without the warnings that Python has for it.
+
+    Raises SyntaxError, ValueError, RecursionError or MemoryError where it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(source)
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise RecursionError("nested too deeply")
+    return tree
+
+
 def refuse(
     source: str,
     allowed: Collection[str] = ALLOWED,
@@ -262,7 +259,7 @@ def refuse(
 ) -> Problem | None:
     """Why the text of a file is refused before it runs; None if it is not."""
     try:
-        tree = ast.parse(source)
+        tree = parsed(source)
     except SyntaxError as error:
         if wide := re.search(r"U\+(3000|FF[0-9A-F]{2})\b", error.msg):  # a Japanese keyboard's
             return Problem("full width", error.lineno, text=chr(int(wide[1], 16)))
@@ -287,12 +284,20 @@ def _refused(tree: ast.Module, allowed: Collection[str]) -> Iterator[Problem]:
             parts = {part for name in (*modules, *names) for part in name.split(".")}
             for part in sorted(parts & ATTRIBUTES):
                 yield Problem("name", node.lineno, name=part)
+            for part in sorted(parts & DERIVATIVES):
+                yield Problem("derivative", node.lineno, name=part)
         elif isinstance(node, ast.Name) and (
             node.id in NAMES - {"complex"} or (_inner(node.id) and node.id != "__name__")
         ):
             yield Problem("name", node.lineno, name=node.id)
         elif isinstance(node, ast.Attribute) and (node.attr in ATTRIBUTES or _inner(node.attr)):
             yield Problem("name", node.lineno, name=node.attr)
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:
+                if name in ATTRIBUTES or _inner(name):
+                    yield Problem("name", node.lineno, name=name)
+        if isinstance(node, ast.Attribute) and node.attr in DERIVATIVES:
+            yield Problem("derivative", node.lineno, name=node.attr)
 
 
 def _inner(name: str) -> bool:
@@ -378,13 +383,13 @@ def _factors(node: ast.AST, steps: dict[str, float]) -> list[float]:
 
 def _number(node: ast.AST) -> float:
     """The value of a number as it is written, such as -1e-5 or 10 ** -5; 0 for all else."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.Mult | ast.Div):
-        a, b = _number(node.left), _number(node.right)
-        with contextlib.suppress(ArithmeticError, TypeError, ValueError):
+    with contextlib.suppress(ArithmeticError, TypeError, ValueError):
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return float(node.value)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.Mult | ast.Div):
+            a, b = _number(node.left), _number(node.right)
             if a and b and abs(b) < 400:
                 value = {ast.Pow: a**b, ast.Mult: a * b, ast.Div: a / b}[type(node.op)]
                 return float(value)

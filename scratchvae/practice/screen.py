@@ -258,6 +258,7 @@ def wrap_code(code: str, width: int) -> list[str]:
 
 def _broken(line: str, width: int, hang: int = 0) -> list[str]:
     """Break one line; what follows keeps its indentation, plus `hang`."""
+    line = _harmless(line)
     indent = min(len(line) - len(line.lstrip(" ")) + hang, width // 2)
     pieces, current, columns = [], "", 0
     for unit in _units(line):
@@ -275,6 +276,16 @@ def _broken(line: str, width: int, hang: int = 0) -> list[str]:
         current += unit
         columns += size
     return [*pieces, current.rstrip()]
+
+
+def _harmless(line: str) -> str:
+    """A line without what a terminal would obey: a learner's file and its output are shown too."""
+    if line.isprintable():
+        return line
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1]
+        for c in line.expandtabs(4)
+    )
 
 
 def _units(line: str) -> Iterable[str]:

@@ -205,6 +205,10 @@ const base = (() => {
     choose("theme", theme() === "dark" ? "light" : "dark");
   });
   system.addEventListener("change", apply);
+  addEventListener("hashchange", () => {  // the embedding page changes its light, and this one's address
+    choices.theme = fromAddress("theme") || choices.theme;
+    apply();
+  });
   let width = innerWidth;
   addEventListener("resize", () => {  // a phone's address bar changes the height, and redraws nothing
     if (innerWidth !== width) apply();

@@ -515,7 +515,10 @@ const explorer = (() => {
 
   // The own drawing.
 
-  const own = { width: 280, noise: network.uniform(1), eps: null };  // the pad's units; its noise
+  const own = {
+    width: 280, noise: network.uniform(1), eps: null,  // the pad's units; its noise
+    pen: { place: [140, 140], down: false },  // the keyboard's
+  };
 
   function drawOwn() {
     if (shape && state.model.encode) drawPad();
@@ -537,6 +540,40 @@ const explorer = (() => {
       if (stroke.length === 1) pen.arc(stroke[0][0] / own.width * n, stroke[0][1] / own.width * n, 0.1, 0, 2 * Math.PI);
       pen.stroke();
     }
+    if (!canvas.matches(":focus-visible")) return;
+    pen.lineWidth = 2;
+    pen.strokeStyle = colour("blue");
+    pen.beginPath();
+    pen.arc(...own.pen.place.map((v) => v / own.width * n), n * (own.pen.down ? 0.02 : 0.045), 0, 2 * Math.PI);
+    pen.stroke();
+  }
+
+  /** Lengthen the last stroke, or begin one, at a place in the pad's units. */
+  function strokeTo(point, first) {
+    if (first) state.strokes.push([]);
+    const stroke = state.strokes.at(-1), last = stroke.at(-1);
+    if (last && Math.hypot(last[0] - point[0], last[1] - point[1]) < 2) return;
+    stroke.push(point);
+    useOwn(network.rasterise(state.strokes, ...shape, 2 * shape[1] / own.width));
+  }
+
+  function penTo(down, place = own.pen.place) {
+    const first = down && !own.pen.down;
+    own.pen = { place: place.map((v) => Math.min(Math.max(v, 0), own.width)), down };
+    if (down) strokeTo(own.pen.place, first); else drawPad();
+  }
+
+  function onPadKey(event) {
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (move) {
+      const step = own.width / (event.shiftKey ? 70 : 20);
+      penTo(own.pen.down, own.pen.place.map((v, k) => v + step * move[k]));
+    } else if (event.key === " ") {
+      penTo(!own.pen.down);
+      $("live").textContent = text(own.pen.down ? "pen_down" : "pen_up");
+    } else return;
+    event.preventDefault();
   }
 
   function useImage(i) {
@@ -830,13 +867,12 @@ const explorer = (() => {
       takeEps(eps);
     });
     dragged($("pad"), (place, first) => {
-      const scale = own.width / $("pad").clientWidth, point = place.map((v) => v * scale);
-      if (first) state.strokes.push([]);
-      const stroke = state.strokes.at(-1), last = stroke.at(-1);
-      if (last && Math.hypot(last[0] - point[0], last[1] - point[1]) < 2) return;
-      stroke.push(point);
-      useOwn(network.rasterise(state.strokes, ...shape, 2 * shape[1] / own.width));
+      own.pen.down = false;
+      strokeTo(place.map((v) => v * own.width / $("pad").clientWidth), first);
     });
+    $("pad").addEventListener("keydown", onPadKey);
+    $("pad").addEventListener("focus", drawPad);
+    $("pad").addEventListener("blur", () => penTo(false));
     $("clear").addEventListener("click", () => { state.strokes = []; state.own = state.noisy = null; afterOwn(); });
     $("test-image").addEventListener("click", () => pick(Math.floor(random() * images.length)));
     $("noise").addEventListener("click", () => {
