@@ -345,7 +345,10 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: Python's audit events (PEP 578) whose paths are changed, and those that start a process.
 CHANGES = frozenset(
     f"os.{name}"
-    for name in ("remove", "rename", "mkdir", "rmdir", "truncate", "link", "symlink", "chmod")
+    for name in (
+        *("remove", "rename", "mkdir", "rmdir", "truncate", "link", "symlink"),
+        *("chmod", "chown", "utime"),
+    )
 ) | {"shutil.rmtree"}
 STARTS = frozenset(
     f"os.{name}" for name in ("fork", "forkpty", "posix_spawn", "spawn", "exec", "system")
