@@ -308,7 +308,9 @@ def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[f
 
     Second differences of f at x + k h |x| (of 1 where x is 0), on each side of x apart, so that a
     jump of f at x is not taken for noise. In float64 h is 64 eps: by less, an f that is the
-    difference of two larger numbers may not move at all.
+    difference of two larger numbers may not move at all. An f that rounds on the way, to float32
+    say, stands still there. Such a one is looked at from further away, until each step moves it, by
+    fourth differences, in which its curvature does not show.
     """
     x = inputs[name]
     line = Line(f, inputs, name, np.where(x == 0, 1, x))
@@ -317,10 +319,26 @@ def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[f
     f0 = evaluate(f, inputs)
     eps = max(line.eps, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
     h = 64 * eps if eps < 1e-10 else eps
-    sides = np.array([[line(s * k * h)[1] for k in range(1, 8)] for s in (1, -1)])
-    noise = eps * abs(f0)
-    if np.isfinite(sides).all():
-        noise = max(noise, float(np.abs(np.diff(sides, 2)).max(axis=1).min()) / 2)
+
+    def sides(h: float) -> Array:
+        return np.array([[line(s * k * h)[1] for k in range(1, 8)] for s in (1, -1)])
+
+    def uneven(sides: Array, order: int) -> float:
+        if not np.isfinite(sides).all():
+            return 0.0
+        return float(np.abs(np.diff(sides, order)).max(axis=1).min()) / 2
+
+    def moves(side: Array) -> bool:
+        return bool((side[1:] != side[:-1]).all())
+
+    near = sides(h)
+    noise = max(eps * abs(f0), uneven(near, 2))
+    if eps < 1e-10 and not any(map(moves, near)):
+        far = min(abs(line(t)[1] - f0) for t in (1e-3, -1e-3))
+        if 7 * h * far / 1e-3 > 4 * eps * abs(f0):  # it should have moved
+            steps = [3 * 10.0**k for k in range(-12, -3)]  # powers of 2 could keep time with it
+            moved = next((each for each in map(sides, steps) if all(map(moves, each))), near)
+            noise = max(noise, uneven(moved, 4))
     return f0, noise
 
 

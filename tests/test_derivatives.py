@@ -318,6 +318,21 @@ def test_the_round_off_of_a_float32_f_of_float64_numbers():
     assert x[0] == 3
 
 
+@pytest.mark.parametrize("x", [0.1257, 3.0, -60000.3])
+def test_the_round_off_of_an_f_that_rounds_to_float32_on_the_way(x):
+    inputs = {"x": np.array([x])}
+    f0, noise = value_and_noise(lambda d: float(np.float32(d["x"][0]) ** 2), inputs, "x")
+    assert f0 == float(np.float32(x) ** 2)
+    assert 0.1 < noise / (f0 * np.finfo("f4").eps) < 4
+
+
+def test_an_f_that_stands_still_has_the_round_off_of_its_value():
+    """A large f with a small slope, and one that is flat until a kink further off."""
+    for f in (lambda x: 1e6 + x, lambda x: 1 + max(x - 1.001, 0)):
+        _, noise = value_and_noise(lambda d, f=f: float(f(d["x"][0])), {"x": np.ones(1)}, "x")
+        assert noise <= 2 * np.finfo(float).eps * f(1.0)
+
+
 def test_an_f_that_overflows_does_so_in_silence():
     x = np.zeros(1)
     f0, _ = value_and_noise(lambda d: np.log(d["x"][0]), {"x": x}, "x")

@@ -1472,3 +1472,16 @@ def test_the_round_off_of_a_small_difference_of_large_numbers():
     for start in np.linspace(-0.3, 0.3, 41):
         slope = numerical_gradient(f, np.array([start]), "richardson")[0]
         assert slope == pytest.approx(0.065 - 2e-9 * start, abs=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 4), (60, 50)])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_f_that_rounds_on_the_way_refuses_no_right_gradient(shape, seed):
+    """To float32, or to eight decimals: too rough to say "ok", but not to find a mistake."""
+    x = np.random.default_rng(seed).standard_normal(shape)
+    for f in (
+        lambda x: float((x.astype("f4") ** 2).sum()),
+        lambda x: round(float((x**2).sum()), 8),
+    ):
+        verdicts = [check_gradients(f, x, factor * 2 * x).verdict for factor in (1, 1.01, 0)]
+        assert verdicts == ["inconclusive", "wrong", "wrong"]
