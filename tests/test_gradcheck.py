@@ -1350,14 +1350,14 @@ def sampled(claim, x, **options):
 
 def test_one_wrong_element_is_found_whether_sampled_or_not():
     x = RNG.standard_normal((8, 5))
-    for where in range(40):
+    for seed, where in enumerate([*range(40), *[0] * 6]):
 
         def claim(slopes, where=where):
             wrong = slopes.copy()
             wrong.flat[where] += 7
             return wrong
 
-        found = sampled(claim, x, exhaustive=10, rng=where, directions=1 + where % 3)
+        found = sampled(claim, x, exhaustive=10, rng=seed, directions=1 + where % 3)
         at = [where // 5, where % 5]
         assert found.kind == "elements"
         if "index" in found.numbers:
