@@ -24,10 +24,12 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, array_module
 
-#: Where a gradient stays zero (a pixel that is always black) its memory decays until it is a
+#: Where a gradient stays zero (a pixel that is seldom lit) its memory decays until it is a
 #: subnormal number, with which a processor counts many times slower, and never reaches zero. So
-#: every so many steps what is subnormal is set to zero.
+#: every so many steps what is subnormal is set to zero, and so is what would be before the next
+#: time: 0.9^64 > 1/1024.
 FLUSH_EVERY = 64
+FLUSH_BELOW = 1024  # times the least normal number
 
 #: Elements of a block: 256 KiB of each vector in float32.
 BLOCK = 1 << 16
@@ -54,10 +56,8 @@ class Optimizer(ABC):
         self.prepare(theta, grad)
         self.t += 1
         self.update(theta, grad, self.scalars(self.t))
-        if array_module(theta) is np and self.t % FLUSH_EVERY == 0:
-            for vector in self.memory.values():
-                np.abs(vector, out=self._scratch)
-                vector *= self._scratch >= np.finfo(vector.dtype).tiny
+        if array_module(theta) is np:
+            self.flush()
 
     def prepare(self, theta: Array, grad: Array) -> None:
         """Allocate what is not there yet, or raise a ValueError where theta or grad do not fit."""
@@ -81,19 +81,29 @@ class Optimizer(ABC):
         """Return the numbers that step t >= 1 needs and that are not the same in every step."""
         return ()
 
-    def update(self, theta: Array, grad: Array, scalars: tuple[Any, ...]) -> None:
+    def update(self, theta: Array, grad: Array, scalars: tuple[Any, ...], first: int = 0) -> None:
         """Change theta and the memory in place; ``scalars`` are floats or 0-d arrays of its dtype.
 
+        theta and grad may be the elements from number ``first`` on, as many as there are.
         ``prepare`` must have been called. On the device nothing is allocated and nobody waits.
         """
         self._scalars = scalars
         xp, memory = array_module(theta), [self.memory[name] for name in self.slots]
         size = BLOCK if xp is np else len(theta)
         for start in range(0, len(theta), size):
-            block = slice(start, start + size)
-            g = grad[block]
+            g = grad[start : start + size]
             scratch = self._scratch[: len(g)]  # the same for all blocks, so that it stays
-            self._update(xp, theta[block], g, scratch, *(m[block] for m in memory))
+            block = slice(first + start, first + start + len(g))
+            self._update(xp, theta[start : start + size], g, scratch, *(m[block] for m in memory))
+
+    def flush(self, part: slice = slice(None)) -> None:
+        """Every so many steps, set the memory to zero where it would soon be subnormal."""
+        if self.t % FLUSH_EVERY:
+            return
+        for vector in self.memory.values():
+            elements, scratch = vector[part], self._scratch[part]
+            np.abs(elements, out=scratch)
+            elements *= scratch >= FLUSH_BELOW * np.finfo(vector.dtype).tiny
 
     @property
     def vectors(self) -> list[Array]:
@@ -105,8 +115,8 @@ class Optimizer(ABC):
         """Write the new theta and memory in place."""
 
     def state(self) -> dict[str, Any]:
-        """Return t and the memory vectors by name (the vectors themselves, not copies)."""
-        return {"t": self.t, **self.memory}
+        """Return t and, after the first step, the memory vectors by name (not copies of them)."""
+        return {"t": self.t, **(self.memory if self.t else {})}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state()`` gave, as copies; raises ValueError where a part is missing."""

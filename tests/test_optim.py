@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from scratchvae import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
-from scratchvae.optim import BLOCK, FLUSH_EVERY, OPTIMIZERS, Optimizer, make_optimizer
+from scratchvae.optim import (
+    BLOCK,
+    FLUSH_BELOW,
+    FLUSH_EVERY,
+    OPTIMIZERS,
+    Optimizer,
+    make_optimizer,
+)
 
 P, STEPS = 6, 7
 EVERY_OPTIMIZER = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -392,12 +399,39 @@ def test_blocks_change_no_bit(name, size):
     assert (whole != theta).mean() > 0.99
 
 
-def test_only_what_is_subnormal_is_set_to_zero():
-    tiny = np.finfo(np.float32).tiny  # the least normal number
+def test_only_what_is_about_to_be_subnormal_is_set_to_zero():
+    low = FLUSH_BELOW * np.finfo(np.float32).tiny
     optimizer = make_optimizer("adagrad")
-    theta, grad = np.zeros(3, np.float32), np.zeros(3, np.float32)
+    theta, grad = np.zeros(4, np.float32), np.zeros(4, np.float32)
     optimizer.prepare(theta, grad)
-    optimizer.memory["h"][:] = 1, tiny, tiny / 2
+    optimizer.memory["h"][:] = 1, low, low / 2, low / 2**20
     for _ in range(FLUSH_EVERY):
         optimizer.step(theta, grad)
-    np.testing.assert_array_equal(optimizer.memory["h"], np.array([1, tiny, 0], np.float32))
+    np.testing.assert_array_equal(optimizer.memory["h"], np.array([1, low, 0, 0], np.float32))
+
+
+def test_no_memory_is_subnormal_between_two_flushes():
+    optimizer = make_optimizer("adam")
+    theta, grad = np.zeros(50, np.float32), np.geomspace(1, 1e-19, 50, dtype=np.float32)
+    optimizer.step(theta, grad)
+    for _ in range(1000):
+        optimizer.step(theta, np.zeros_like(grad))
+        magnitude = np.abs(optimizer.memory["M"])
+        if optimizer.t > FLUSH_EVERY:
+            assert not np.any((magnitude > 0) & (magnitude < np.finfo(np.float32).tiny))
+    assert not optimizer.memory["M"].any()
+
+
+@EVERY_OPTIMIZER
+def test_an_update_of_some_elements_is_that_part_of_the_whole(name):
+    theta, grads = problem("float32", 2 * BLOCK + 3)
+    whole, pieces = make_optimizer(name), make_optimizer(name)
+    pieces.prepare(theta, grads[0])
+    parts, together = theta.copy(), theta.copy()
+    for t, grad in enumerate(grads[-3:], start=1):
+        whole.step(together, grad)
+        for first, stop in ((7, len(theta)), (0, 7)):
+            pieces.update(parts[first:stop], grad[first:stop], pieces.scalars(t), first)
+    np.testing.assert_array_equal(parts, together)
+    for kept in whole.memory:
+        np.testing.assert_array_equal(pieces.memory[kept], whole.memory[kept])
