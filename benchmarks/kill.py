@@ -2,13 +2,13 @@
 
     python -m benchmarks.kill --times 200
 
-Each process is a real `scratchvae train` that saves after every epoch; its writing is slowed down,
-so that some of the moments fall into it. SIGKILL, SIGTERM and SIGINT take turns at random. After
-each the run directory must open, hold nothing older than the last save that had ended, and nothing
-else than a run's files and what the next training clears. Whenever a run gets to its end its files
-are compared byte for byte with those of a run that nobody killed. Every second run is watched
-(--live): its page is read again and again, must be whole whenever it is there, and holds in the end
-the same frames.
+Each process is a real `scratchvae train`, on Linux with a second one that shares its batches. It
+saves after every epoch; its writing is slowed down, so that some of the moments fall into it.
+SIGKILL, SIGTERM and SIGINT take turns at random. After each the run directory must open, hold
+nothing older than the last save that had ended, and nothing else than a run's files and what the
+next training clears. Whenever a run gets to its end its files are compared byte for byte with those
+of a run that nobody killed. Every second run is watched (--live): its page is read again and again,
+must be whole whenever it is there, and holds in the end the same frames.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ def write_data(path: Path) -> Path:
 
 def settings(data: Path, epochs: int = EPOCHS) -> list[str]:
     return [
-        *("--data", str(data), "--hidden", "6", "--n-latent", "2", "--batch-size", "8"),
+        *("--data", str(data), "--hidden", "6", "--n-latent", "2", "--batch-size", "16"),
         *("--epochs", str(epochs), "--quiet"),
     ]
 
 
 def command(data: Path, directory: Path, watched: bool = False) -> list[str]:
     """What begins the run, or goes on with it."""
-    more = ["--live"] if watched else []
+    more = ["--threads", "2", *(["--live"] if watched else [])]
     if (directory / "model.npz").exists():
         return ["train", "vae", "--resume", str(directory), "--quiet", *more]
     return ["train", "vae", *settings(data), "--out", str(directory), *more]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import scratchvae
-from scratchvae import backend, parser, streams, validate
+from scratchvae import backend, parser, streams, team, validate
 from scratchvae.models import DenoisingAutoencoder, Model, build
 from scratchvae.optim import make_optimizer
 from scratchvae.parser import EPOCHS, MODEL_OPTIONS
@@ -105,6 +105,8 @@ def _train(
     if training.epoch == notes["epochs"] and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
         print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)
+    with threadpool_limits(given.get("threads"), "blas"):
+        workers = team.suggested(training.batch_size) if model.device == "cpu" else 1
     started = time.perf_counter()
     runs.save_run(directory, model, training, notes)  # what cannot be written shows before an epoch
     with _live(arguments, model, training, notes, data, directory) as live:
@@ -118,6 +120,7 @@ def _train(
                     callbacks=[*schedule, save, *live],
                     resume=training,
                     progress=not arguments.quiet,
+                    workers=workers,
                 )
         except Stopped:
             runs.save_run(directory, model, training, notes)
@@ -438,6 +441,7 @@ def info(arguments: argparse.Namespace) -> None:
         )
         if better := kernels.advice(pool.get("architecture") or ""):
             facts["faster"] = better
+    facts["training"] = f"{(n := team.suggested(128))} process{'es' if n > 1 else ''}"
     facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()

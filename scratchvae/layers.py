@@ -86,13 +86,19 @@ def gradients_of(layers: Mapping[str, Layer]) -> dict[str, Array]:
 def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
     """Lay all parameters of ``layers`` one after another in one vector on ``device``.
 
-    Returns theta and g, both (P,). From then on each layer's ``W, b, dW, db`` are views of them:
+    Returns theta and g, both (P,), of which each layer's ``W, b, dW, db`` are views from then on:
     who writes theta writes the layers.
     """
     xp = module_for(device)
     parameters = parameters_of(layers)
     theta = xp.concatenate([to_device(array.ravel(), device) for array in parameters.values()])
     grad = xp.zeros_like(theta)
+    view(layers, theta, grad)
+    return theta, grad
+
+
+def view(layers: Mapping[str, Layer], theta: Array, grad: Array) -> None:
+    """Make the parameters and gradients of ``layers`` views of theta and grad, both (P,)."""
     start = 0
     for _, leaf, attribute in _slots(layers):
         shape = getattr(leaf, attribute).shape
@@ -100,7 +106,6 @@ def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
         setattr(leaf, attribute, theta[span].reshape(shape))
         setattr(leaf, "d" + attribute, grad[span].reshape(shape))
         start = span.stop
-    return theta, grad
 
 
 def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from scratchvae.layers import (
     mlp,
     pack,
     parameters_of,
+    view,
 )
 from scratchvae.losses import BernoulliNLL, GaussianNLL, Loss, MeanSquaredError
 
@@ -72,6 +73,12 @@ class Model(ABC):
         """Move the parameters to ``device``; theta and grad are new arrays afterwards."""
         self.device = resolve_device(device)
         self.theta, self.grad = pack(self._layers, self.device)
+
+    def move(self, theta: Array, grad: Array) -> None:
+        """Move the parameters, and the gradient's place, into these vectors of the same size."""
+        theta[...] = self.theta
+        self.theta, self.grad = theta, grad
+        view(self._layers, theta, grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         """Return a model of the same form with the same parameters, in vectors of its own."""

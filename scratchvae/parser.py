@@ -227,7 +227,7 @@ def _add_train_options(kinds: Any, kind: str) -> None:
         "--threads",
         type=types.whole(1, MOST_THREADS),
         metavar="N",
-        help="of the matrix products (all cores); 1 where other programs keep the cores busy",
+        help="to compute with (all cores); 1 where another program keeps one busy",
     )
     add("--quiet", action="store_true", default=False, help="no progress")
     add("--json", action="store_true", default=False, help="print the figures as JSON")

@@ -17,8 +17,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from scratchvae.backend import Array, array_module, generator, to_device, to_hos
 from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
+from scratchvae.team import Team, WorkerError, part_of, possible
 
 # From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
 SHUFFLE, NOISE, VALIDATION = 1, 2, 3
@@ -116,6 +117,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: Training | None = None,
     progress: bool = False,
+    workers: int = 1,
 ) -> History:
     """Train ``model`` on x (N, D) until ``epochs`` epochs are finished; return its History.
 
@@ -127,15 +129,20 @@ def fit(
     data are moved there once, and no loss is read before the epoch ends. On the GPU a step is
     launched as one CUDA graph where that can be had; a line on stderr says why where it cannot.
 
+    With ``workers`` > 1 so many processes share each batch (``team``; on the CPU, and on Linux:
+    elsewhere a line on stderr says that one does it all). The numbers are then the same up to
+    rounding, and ``model.grad`` is left as it was.
+
     Each callback is called with the Training after each epoch (``training.step == 0``), and once
     more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
     Stopped, a KeyboardInterrupt, is raised. A second Ctrl-C does not wait for the step to end, and
     raises a plain KeyboardInterrupt. ``resume`` takes such a Training and goes on as though it had
     never stopped; settings that contradict it are a ValueError.
 
-    Raises ValueError for bad arguments, and DivergedError, saying where and probably why, if the
-    loss or a parameter is not finite; theta, the optimizer and the Training are then set back to
-    the end of the last epoch, or to where the resume found them.
+    Raises ValueError for bad arguments, DivergedError, saying where and probably why, if the loss
+    or a parameter is not finite, and WorkerError if one of the processes is killed; theta, the
+    optimizer and the Training are then set back to the end of the last epoch, or to where the
+    resume found them.
     """
     epochs = validate.integer("epochs", epochs)
     x = model.check(to_device(x, model.device), values=True)
@@ -152,22 +159,28 @@ def fit(
     if training.binarize:
         _check_unit_interval(x, validation)
 
+    team = _team(model, training.optimizer, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
-    with bar, _interruption() as interrupted, np.errstate(all="ignore"):
+    with team or nullcontext(), bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
             good = _state(model, training)
-            for _ in _steps(model, x, training, recorder):
-                if progress:
-                    bar.step()
-                if model.device == "cpu" and not math.isfinite(model.terms[model.term_names[0]]):
-                    break
-                if interrupted() and training.step < training.steps_an_epoch:
-                    _epoch_row(model, training, None, good)
-                    for callback in callbacks:
-                        callback(training)
-                    raise Stopped
+            try:
+                with closing(_steps(model, x, training, recorder, team)) as steps:
+                    for _ in steps:
+                        if progress:
+                            bar.step()
+                        if _seen_to_diverge(model):
+                            break
+                        if interrupted() and training.step < training.steps_an_epoch:
+                            _epoch_row(model, training, None, good)
+                            for callback in callbacks:
+                                callback(training)
+                            raise Stopped
+            except WorkerError:  # some of the last step's updates may be missing
+                _set_back(model, training, good)
+                raise
             row = _epoch_row(model, training, validation, good)
             training.epoch, training.step, training.terms = epoch + 1, 0, []
             training.history.append(row)
@@ -178,6 +191,11 @@ def fit(
             if interrupted():
                 raise Stopped
     return training.history
+
+
+def _seen_to_diverge(model: Model) -> bool:
+    """Whether the last loss was not finite; on the GPU a look would wait for the device."""
+    return model.device == "cpu" and not math.isfinite(model.terms[model.term_names[0]])
 
 
 def _start(
@@ -199,6 +217,17 @@ def _start(
         binarize=binarize is not None and validate.boolean("binarize", binarize),
         n_examples=n_examples,
     )
+
+
+def _team(model: Model, optimizer: Optimizer, workers: int) -> Team | None:
+    if validate.integer("workers", workers) == 1:
+        return None
+    if model.device != "cpu":
+        raise ValueError(f"workers: got {workers}, but the model is on the GPU; want 1")
+    if not possible():
+        print("training in one process: this system cannot share it out", file=sys.stderr)
+        return None
+    return Team(model, optimizer, workers)
 
 
 def _check_resume(
@@ -236,35 +265,64 @@ def _check_unit_interval(x: Array, validation: Array | None) -> None:
             raise ValueError(f"binarize: {name} has values outside [0, 1], which is no probability")
 
 
-def _steps(model: Model, x: Array, training: Training, recorder: Recorder) -> Iterator[None]:
+def _steps(
+    model: Model, x: Array, training: Training, recorder: Recorder, team: Team | None
+) -> Generator[None, None, None]:
     """Run the steps that are left of the epoch under way, yielding after each."""
-    epoch, size = training.epoch, training.batch_size
+    epoch, size, done = training.epoch, training.batch_size, training.step
     order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
     order = to_device(order, model.device)
     rng = generator(model.device, training.seed, NOISE, epoch)
-    graph, done = recorder.get(training.optimizer), training.step
-    if graph is not None and done < graph.steps:
-        graph.begin(order, done)
-        training.terms.append(graph.rows)
-    for i in range(training.steps_an_epoch):
-        if graph is not None and i < graph.steps:
+    graph, first = recorder.get(training.optimizer), 0
+    if graph is not None:
+        first = graph.steps
+        if done < first:
+            graph.begin(order, done)
+            training.terms.append(graph.rows)
+        for i in range(first):
             graph.draw(rng)
-            if i < done:  # before the resume: only its random numbers are drawn again
-                continue
-            graph.step()
-        else:
-            batch = x[order[i * size : (i + 1) * size]]
-            if training.binarize:
-                batch = binarized(rng, batch)
-            noise = model.draw_noise(rng, batch)
-            if i < done:
-                continue
-            model.forward(batch, noise)
-            model.backward()
-            training.optimizer.step(model.theta, model.grad)
-            training.terms.append(model.terms)
+            if i >= done:  # before the resume: only its random numbers are drawn again
+                graph.step()
+                training.step = i + 1
+                yield
+
+    def batches(k: int = 0, workers: int = 1) -> Iterator[tuple[Array, Array | None]]:
+        """Yield worker k's part of each batch that is left, and of its noise."""
+        for i in range(first, training.steps_an_epoch):
+            rows = order[i * size : (i + 1) * size]
+            part = part_of(k, workers, len(rows))
+            batch, noise = _draw(model, rng, x, rows, part, training.binarize)
+            if i >= done:
+                yield batch, noise
+
+    if team is not None:
+        with team.epoch(lambda k: batches(k, team.workers)) as step:
+            for i in range(done, training.steps_an_epoch):
+                model.terms = step()
+                training.terms.append(model.terms)
+                training.step = i + 1
+                yield
+        return
+    for i, (batch, noise) in enumerate(batches(), start=max(first, done)):
+        model.forward(batch, noise)
+        model.backward()
+        training.optimizer.step(model.theta, model.grad)
+        training.terms.append(model.terms)
         training.step = i + 1
         yield
+
+
+def _draw(
+    model: Model, rng: Any, x: Array, rows: Array, part: slice, binarize: bool
+) -> tuple[Array, Array | None]:
+    """Return a part of the batch x[rows] and of its noise; all of the noise is drawn."""
+    shape_of = x[: len(rows)]
+    uniform = rng.random(shape_of.shape, dtype=x.dtype) if binarize else None
+    noise = model.draw_noise(rng, shape_of)
+    batch = x[rows[part]]
+    if uniform is not None:
+        batch = (uniform[part] < batch).astype(x.dtype)
+    return batch, None if noise is None else noise[part]
 
 
 def binarized(rng: Any, x: Array) -> Array:
@@ -339,6 +397,15 @@ def _state(model: Model, training: Training) -> _State:
     return model.theta.copy(), optimizer, training.step, list(training.terms)
 
 
+def _set_back(model: Model, training: Training, good: _State) -> int:
+    """Set model and training back to ``good``; return the steps of its epoch that are done."""
+    theta, optimizer, done, terms = good
+    model.theta[...] = theta
+    training.optimizer.restore(optimizer)
+    training.step, training.terms = done, terms
+    return done
+
+
 def _diverged(
     model: Model, training: Training, row: dict[str, float], good: _State
 ) -> DivergedError:
@@ -361,10 +428,7 @@ def _diverged(
         what = "validation loss is"
         cause = f"the scale of the validation data, or {cause}"
     bad = ", ".join(f"{name} {v:.4g}" for name, v in row.items() if not math.isfinite(v))
-    theta, optimizer, done, terms = good
-    model.theta[...] = theta
-    training.optimizer.restore(optimizer)
-    training.step, training.terms = done, terms
+    done = _set_back(model, training, good)
     return DivergedError(
         f"the {what} not finite in epoch {training.epoch + 1}, step {step} of "
         f"{training.steps_an_epoch}{f' ({bad})' if bad else ''}; likely cause: {cause}. "

@@ -1,0 +1,398 @@
+"""The room `team`: several processes reach what one does, and none is left over."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, cli, team
+from scratchvae.files import locked
+from scratchvae.optim import OPTIMIZERS
+from scratchvae.team import WorkerError, part_of
+from scratchvae.train import DivergedError, Stopped, Training, fit
+
+pytestmark = pytest.mark.skipif(not team.possible(), reason="needs fork, semaphores: Linux")
+
+D, L = 6, 2
+MODELS = {
+    "ae": lambda **kw: Autoencoder(D, (5,), L, **kw),
+    "dae": lambda **kw: DenoisingAutoencoder(D, (5,), L, **kw),
+    "vae": lambda **kw: VAE(D, (5,), L, **kw),
+    "vae without hidden layers": lambda **kw: VAE(D, (), L, likelihood="gaussian", **kw),
+}
+SETTINGS = {"epochs": 3, "batch_size": 8, "seed": 3}
+
+
+def data(n=21, dtype="float64"):  # 3 steps an epoch: 8 + 8 + 5
+    return np.random.default_rng(0).random((n, D), dtype=dtype)
+
+
+def trained(name="vae", workers=1, x=None, dtype="float64", **settings):
+    """Return the trained model, its Training and its History."""
+    model, kept = MODELS[name](dtype=dtype), []
+    x = data(dtype=dtype) if x is None else x
+    settings = {**SETTINGS, "callbacks": [kept.append], **settings}
+    history = fit(model, x, workers=workers, **settings)
+    return model, kept[-1], history
+
+
+def children(process="self"):
+    task = os.getpid() if process == "self" else process
+    return [int(n) for n in Path(f"/proc/{process}/task/{task}/children").read_text().split()]
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    before = children()  # a process that serves other tests, perhaps
+    yield
+    assert children() == before
+
+
+# --- what they compute ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("binarize", [False, True])
+def test_the_numbers_are_those_of_one_process(name, workers, binarize):
+    settings = {"binarize": binarize, "validation": data(9)}
+    one, training, history = trained(name, **settings)
+    several, training_of_several, history_of_several = trained(name, workers, **settings)
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+    for kept, vector in training.optimizer.memory.items():
+        found = training_of_several.optimizer.memory[kept]
+        np.testing.assert_allclose(found, vector, rtol=1e-9, atol=1e-16)
+    assert training_of_several.optimizer.t == training.optimizer.t == 9
+    for column, values in history.columns.items():
+        np.testing.assert_allclose(history_of_several[column], values, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(name):
+    one, *_ = trained(optimizer=name)
+    several, *_ = trained(workers=2, optimizer=name)
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+
+
+def test_more_parameters_than_one_block(monkeypatch):
+    monkeypatch.setattr(team, "BLOCK", 10)  # of 124 parameters: 14 blocks
+    one, *_ = trained()
+    several, *_ = trained(workers=2)
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+
+
+def test_memories_are_flushed_in_all_parts(monkeypatch):
+    monkeypatch.setattr("scratchvae.optim.FLUSH_EVERY", 2)
+    monkeypatch.setattr("scratchvae.optim.FLUSH_BELOW", 5e304)  # what is below 0.001
+    monkeypatch.setattr(team, "BLOCK", 10)
+    one, training, _ = trained(optimizer="momentum")
+    several, training_of_several, _ = trained(optimizer="momentum", workers=2)
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+    memories = [t.optimizer.memory["v"] for t in (training, training_of_several)]
+    np.testing.assert_allclose(*memories, rtol=1e-9, atol=0)
+    assert 0 < (memories[0] == 0).mean() < 1
+
+
+def test_float32_agrees_to_a_millionth_after_ten_steps():
+    x = data(80, "float32")
+    one, *_ = trained(x=x, dtype="float32", epochs=1)
+    several, *_ = trained(x=x, dtype="float32", epochs=1, workers=2)
+    assert several.theta.dtype == np.float32
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-6, atol=1e-6)
+
+
+def test_fewer_examples_than_workers():
+    x = data(9)  # the last batch is one example
+    one, _, history = trained(x=x)
+    several, _, history_of_several = trained(x=x, workers=4)
+    np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+    assert history_of_several["loss"] == pytest.approx(history["loss"], rel=1e-12)
+
+
+def test_the_workers_have_different_rows(monkeypatch):
+    """A share that were taken twice, or a noise of their own, would make another model."""
+    honest, *_ = trained(workers=2)
+    monkeypatch.setattr("scratchvae.train.part_of", lambda k, n, size: part_of(0, n, size))
+    twice, *_ = trained(workers=2)
+    assert np.abs(twice.theta - honest.theta).max() > 1e-3
+
+
+def test_two_runs_are_the_same_bit_for_bit():
+    first, _, history = trained(workers=3)
+    second, _, again = trained(workers=3)
+    np.testing.assert_array_equal(first.theta, second.theta)
+    assert history.columns == again.columns
+
+
+def test_what_a_callback_changes_holds_for_all(monkeypatch):
+    def change(model, training):
+        training.optimizer.learning_rate /= 2
+        model.beta *= 3
+
+    thetas = []
+    for workers in (1, 2):
+        model = MODELS["vae"](dtype="float64")
+        fit(model, data(), workers=workers, callbacks=[lambda t: change(model, t)], **SETTINGS)  # noqa: B023
+        thetas.append(model.theta)
+    np.testing.assert_allclose(thetas[1], thetas[0], rtol=1e-11, atol=1e-14)
+
+
+def test_parameters_and_memory_are_private_again():
+    model = MODELS["vae"](dtype="float64")
+    theta, grad, weight = model.theta, model.grad, model.to_mu.W
+    seen = []
+    fit(model, data(), workers=2, callbacks=[lambda t: seen.append(model.theta)], **SETTINGS)
+    assert model.theta is theta
+    assert model.grad is grad
+    assert model.to_mu.W is not seen[0]
+    assert np.shares_memory(model.to_mu.W, theta)
+    assert np.shares_memory(weight, theta)
+    np.testing.assert_array_equal(seen[-1], theta)
+    model.forward(data(), np.zeros((21, L)))
+    model.backward()
+    assert np.shares_memory(model.to_mu.dW, grad)
+    assert grad.any()
+    *_, training = trained(workers=2)[:2]
+    assert all(vector.flags.owndata for vector in training.optimizer.memory.values())
+
+
+def test_each_worker_has_one_thread(monkeypatch, tmp_path):
+    """A BLAS whose threads do not survive a fork would otherwise wait for them forever."""
+    model, seen = MODELS["vae"](), tmp_path / "seen"
+    real = model.forward
+
+    def forward(x, noise):
+        with seen.open("a") as file:
+            file.write(f"{os.getpid()} {team._threads()}\n")
+        return real(x, noise)
+
+    monkeypatch.setattr(model, "forward", forward)
+    with threadpool_limits(2, "blas"):
+        fit(model, data(dtype="float32"), workers=2, **SETTINGS)
+        assert team._threads() == 2
+    lines = set(seen.read_text().splitlines())
+    assert len(lines) == 4  # worker 0 and, in each of three epochs, another worker 1
+    assert all(line.endswith(" 1") for line in lines)
+
+
+# --- stopping and going on ---
+
+
+def press_ctrl_c():
+    """It goes to all processes of the terminal: to the worker started last, and to this one."""
+    for process in (children()[-1], os.getpid()):
+        os.kill(process, signal.SIGINT)
+
+
+def stop_at(monkeypatch, model, step, what=None):
+    """In worker 0, at the given step from 1, do this; by default a terminal's Ctrl-C."""
+    count, real, me = 0, model.backward, os.getpid()
+
+    def backward():
+        nonlocal count
+        real()
+        count += 1
+        if count == step and os.getpid() == me:
+            (what or press_ctrl_c)()
+
+    monkeypatch.setattr(model, "backward", backward)
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_stopped_and_resumed_bit_for_bit(monkeypatch, step):
+    whole, _, history = trained(workers=2, binarize=True)
+    model, kept = MODELS["vae"](dtype="float64"), []
+    stop_at(monkeypatch, model, step)
+    with pytest.raises(Stopped):
+        fit(model, data(), workers=2, binarize=True, callbacks=[kept.append], **SETTINGS)
+    assert kept[-1].step == step % 3
+    monkeypatch.undo()
+    resumed = fit(model, data(), workers=2, epochs=3, resume=kept[-1])
+    np.testing.assert_array_equal(model.theta, whole.theta)
+    assert resumed.columns == history.columns
+
+
+def test_what_is_sent_to_a_worker_alone_is_not_heard(monkeypatch):
+    def tell():
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(children()[-1], number)
+            time.sleep(0.02)
+
+    honest, *_ = trained(workers=2)
+    model = MODELS["vae"](dtype="float64")
+    stop_at(monkeypatch, model, 5, tell)
+    fit(model, data(), workers=2, **SETTINGS)
+    np.testing.assert_array_equal(model.theta, honest.theta)
+
+
+def test_an_error_ends_all_of_them(monkeypatch):
+    def fail():
+        raise RuntimeError("mine")
+
+    model = MODELS["vae"](dtype="float64")
+    stop_at(monkeypatch, model, 5, fail)
+    with pytest.raises(RuntimeError, match=r"^mine$"):
+        fit(model, data(), workers=3, **SETTINGS)
+
+
+def test_a_loss_that_is_not_finite(monkeypatch):
+    model = MODELS["vae"](dtype="float64")
+    before = model.theta.copy()
+    real, me = model.nll.forward, os.getpid()
+
+    def forward(output, x):  # in one part of the batch only
+        return real(output, x) + (0 if os.getpid() == me else np.inf)
+
+    monkeypatch.setattr(model.nll, "forward", forward)
+    training = Training(OPTIMIZERS["adam"](), n_examples=21, batch_size=8)
+    with pytest.raises(DivergedError, match="in epoch 1, step 1 of 3"):
+        fit(model, data(), workers=2, epochs=1, resume=training)
+    np.testing.assert_array_equal(model.theta, before)
+    assert training.step == training.optimizer.t == 0
+
+
+def end_itself(how):
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("killed", r"\(signal 9; was memory short\?\)"), ("failed", r"\(exit code 1\)")],
+)
+@pytest.mark.parametrize("where", ["forward", "update"])
+def test_a_worker_that_ends(monkeypatch, how, reason, where):
+    """In the second epoch: the model is set back to the end of the first."""
+    after_one, *_ = trained(workers=2, epochs=1)
+    model, kept, me = MODELS["vae"](dtype="float64"), [], os.getpid()
+    training = Training(OPTIMIZERS["adam"](), seed=3, n_examples=21, batch_size=8)
+    whose = model if where == "forward" else training.optimizer
+    real = getattr(whose, where)
+
+    def ends(*args):
+        if os.getpid() != me and training.epoch == 1:
+            end_itself(how)
+        return real(*args)
+
+    monkeypatch.setattr(whose, where, ends)
+    monkeypatch.setattr(team, "PATIENCE", 0.02)
+    with pytest.raises(WorkerError, match=f"^a process of the training ended .*{reason}$"):
+        fit(model, data(), workers=2, epochs=3, resume=training, callbacks=[kept.append])
+    assert len(kept) == 1
+    assert (training.epoch, training.step, training.optimizer.t) == (1, 0, 3)
+    np.testing.assert_array_equal(model.theta, after_one.theta)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_who_has_ended_at_the_end_of_the_work_is_not_missed(code):
+    process = os.fork()
+    if not process:
+        os._exit(code)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    processes = {process}
+    if code:
+        with pytest.raises(WorkerError, match=r"\(exit code 3\)$"):
+            team._see_alive(processes)
+    else:
+        team._see_alive(processes)
+    assert not processes
+
+
+PROGRAM = """
+    import os, signal, sys
+    import numpy as np
+    from scratchvae import VAE
+    from scratchvae.files import locked
+    from scratchvae.train import fit
+
+    model, me = VAE(6, (5,), 2), os.getpid()
+    real = model.forward
+
+    def forward(x, noise):
+        if os.getpid() == me and model.terms:
+            print("ready", flush=True)
+            signal.pause()
+        return real(x, noise)
+
+    model.forward = forward
+    with locked(sys.argv[1]):
+        fit(model, np.random.default_rng(0).random((20, 6)), epochs=1, batch_size=4, workers=2)
+"""
+
+
+def test_no_worker_outlives_a_training_that_is_killed(tmp_path):
+    program = textwrap.dedent(PROGRAM)
+    lock = tmp_path / "lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline()
+        (child,) = children(process.pid)
+        process.kill()
+    with locked(lock):  # at once: the worker does not hold it
+        pass
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- where it is used ---
+
+
+def test_bad_numbers_of_workers(monkeypatch):
+    model = MODELS["vae"]()
+    for workers in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"^workers: got {workers!r}, want an integer >= 1"):
+            fit(model, data(dtype="float32"), workers=workers)
+
+
+def test_where_nothing_can_be_shared_one_process_does_it_all(monkeypatch, capsys):
+    one, *_ = trained()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "fork", None)
+    alone, *_ = trained(workers=2)
+    np.testing.assert_array_equal(alone.theta, one.theta)
+    line = "training in one process: this system cannot share it out\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("threads", "batch_size", "workers"),
+    [(1, 128, 1), (2, 128, 2), (3, 128, 3), (16, 128, 4), (16, 20, 2), (16, 8, 1), (2, 1, 1)],
+)
+def test_suggested(monkeypatch, threads, batch_size, workers):
+    monkeypatch.setattr(team, "_threads", lambda: threads)
+    assert team.suggested(batch_size) == workers
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert team.suggested(batch_size) == 1
+
+
+def test_without_semaphores_one_is_suggested(monkeypatch):
+    def missing():
+        raise OSError("no /dev/shm")
+
+    monkeypatch.setattr(team, "_threads", lambda: 2)
+    monkeypatch.setattr(team, "_flag", missing)
+    assert team.suggested(128) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_command_line_uses_as_many_as_it_may(monkeypatch, tmp_path, threads):
+    np.savez(tmp_path / "x.npz", x_train=data(200, "float32"))
+    given = []
+    monkeypatch.setattr("scratchvae.runs.draw_pictures", lambda *args: None)
+    monkeypatch.setattr(team, "_threads", lambda: threads)
+    monkeypatch.setattr(cli, "fit", lambda *a, **kw: given.append(kw["workers"]) or fit(*a, **kw))
+    argv = ["train", "vae", "--data", str(tmp_path / "x.npz"), "--out", str(tmp_path / "run")]
+    assert cli.main([*argv, "--epochs", "1", "--hidden", "5", "--n-latent", "2", "--quiet"]) == 0
+    assert given == [threads]
