@@ -31,7 +31,7 @@ class Setting:
         return f"{self.kind} {widths}, batch {self.batch}"
 
 
-def scratchvae_epoch(setting: Setting, x: np.ndarray) -> Epoch:
+def scratchvae_epoch(setting: Setting, x: np.ndarray, workers: int = 1) -> Epoch:
     """Ours: an epoch of `fit`."""
     from scratchvae.models import build
     from scratchvae.train import Training, fit
@@ -42,9 +42,10 @@ def scratchvae_epoch(setting: Setting, x: np.ndarray) -> Epoch:
 
     def epoch() -> None:
         if training:
-            fit(model, x, epochs=training[0].epoch + 1, resume=training[0])
+            fit(model, x, epochs=training[0].epoch + 1, resume=training[0], workers=workers)
         else:
-            fit(model, x, epochs=1, batch_size=setting.batch, callbacks=[training.append])
+            first = {"batch_size": setting.batch, "callbacks": [training.append]}
+            fit(model, x, epochs=1, workers=workers, **first)
 
     return epoch
 
