@@ -410,6 +410,15 @@ def test_only_what_is_about_to_be_subnormal_is_set_to_zero():
     np.testing.assert_array_equal(optimizer.memory["h"], np.array([1, low, 0, 0], np.float32))
 
 
+@EVERY_OPTIMIZER
+def test_the_state_before_the_first_step_is_one_that_can_be_restored(name):
+    optimizer, other = make_optimizer(name), make_optimizer(name)
+    optimizer.prepare(np.zeros(3), np.zeros(3))
+    assert optimizer.state() == {"t": 0}
+    other.restore(optimizer.state())
+    assert other.state() == {"t": 0}
+
+
 def test_no_memory_is_subnormal_between_two_flushes():
     optimizer = make_optimizer("adam")
     theta, grad = np.zeros(50, np.float32), np.geomspace(1, 1e-19, 50, dtype=np.float32)
