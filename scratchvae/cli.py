@@ -441,7 +441,7 @@ def info(arguments: argparse.Namespace) -> None:
         )
         if better := kernels.advice(pool.get("architecture") or ""):
             facts["faster"] = better
-    facts["training"] = f"{(n := team.suggested(128))} process{'es' if n > 1 else ''}"
+    facts["training"] = f"{team.suggested(128)} processes for batches of 128"
     facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()

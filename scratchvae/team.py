@@ -16,8 +16,9 @@ Parameters, gradients and the optimizer's memory lie in memory that the processe
 do not know. The random numbers are those of one process: each worker draws the noise of the whole
 batch and uses its rows. Sums are rounded in another order, as with another number of BLAS threads.
 
-The workers are forked anew for each epoch, so that whatever a callback has set holds for them too.
-Only on Linux can a process that has loaded NumPy be trusted to fork.
+The workers are forked anew for each epoch, so that whatever a callback has set holds for them too;
+between epochs all arrays are the model's own again. Only on Linux can a process that has loaded
+NumPy be trusted to fork, and there only while no other thread of it computes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import mmap
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -45,6 +47,7 @@ LEAST_ROWS = 8  # of a batch for each of them
 #: How often a worker looks whether it may go on before it sleeps, from which it takes some 50 us to
 #: wake: half a millisecond, and after each look any other process may run.
 LOOKS = 1000
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 0.2  # seconds of sleep between looks at whether the others are still there
 
 Batches = Iterator[tuple[Array, Array | None]]
@@ -52,7 +55,7 @@ Terms = dict[str, Any]
 
 
 class WorkerError(RuntimeError):
-    """A process of the team has ended before its work was done."""
+    """A process of the team could not be started, or has ended before its work was done."""
 
 
 def suggested(batch_size: int) -> int:
@@ -60,19 +63,23 @@ def suggested(batch_size: int) -> int:
 
     Measured with two, on two cores: faster than one from 8 rows each on (`benchmarks`).
     """
-    return max(1, min(_threads(), MOST_WORKERS, batch_size // LEAST_ROWS)) if possible() else 1
+    if obstacle() is not None:
+        return 1
+    return max(1, min(_threads(), MOST_WORKERS, batch_size // LEAST_ROWS))
 
 
-def possible() -> bool:
-    """Whether processes that share memory and semaphores can be forked here."""
+def obstacle() -> str | None:
+    """Say why a training cannot be shared between processes here; None where it can."""
     if sys.platform != "linux":
-        return False
+        return "only on Linux can it be shared"
     try:
         _flag()
         _open_files()
-    except (ImportError, OSError):  # without /dev/shm, say
-        return False
-    return True
+    except (ImportError, OSError) as error:  # without /dev/shm, say
+        return f"this system has no shared semaphores ({error})"
+    if threading.active_count() > 1 and _threads() > 1:  # a product of theirs would block the fork
+        return "other threads of this program may be computing"
+    return None
 
 
 def part_of(k: int, parts: int, size: int) -> slice:
@@ -81,92 +88,93 @@ def part_of(k: int, parts: int, size: int) -> slice:
 
 
 class Team:
-    """W workers on one model, on the CPU; the process that makes the team is worker 0.
+    """W workers on one model, on the CPU; the process that makes the team is worker 0."""
 
-    In the ``with`` block the parameters and the optimizer's memory are in shared vectors, and
-    ``model.grad`` is worker 0's.
-    """
+    optimizer: Optimizer  # of the epoch under way
+    talk: _Talk
 
-    def __init__(self, model: Model, optimizer: Optimizer, workers: int) -> None:
-        self.model, self.optimizer, self.workers = model, optimizer, workers
-
-    def __enter__(self) -> Team:
-        model, workers = self.model, self.workers
+    def __init__(self, model: Model, workers: int) -> None:
         size, dtype = model.theta.size, model.dtype
-        self.private = model.theta, model.grad
+        self.model, self.workers = model, workers
+        self.theta = _shared((size,), dtype)
         self.grads = _shared((workers, size), dtype)
+        self.memory: dict[str, Array] = {}
         self.rows = _shared((workers,), np.dtype(float))
         self.terms = _shared((workers, len(model.term_names)), np.dtype(float))
-        model.move(_shared((size,), dtype), self.grads[0])
-        self.optimizer.prepare(model.theta, model.grad)
-        self._move_memory(_shared)
         n_blocks = workers * math.ceil(size / (workers * BLOCK))
         self.blocks = [part_of(i, n_blocks, size) for i in range(n_blocks)]
         self.scratch = np.empty((2, BLOCK), dtype=dtype)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.model.move(*self.private)
-        self._move_memory(np.empty)
-
-    def _move_memory(self, empty: Callable[[tuple[int, ...], np.dtype[Any]], Array]) -> None:
-        memory = self.optimizer.memory
-        for name, vector in memory.items():
-            memory[name] = empty(vector.shape, vector.dtype)
-            memory[name][...] = vector
 
     @contextmanager
-    def epoch(self, batches: Callable[[int], Batches]) -> Iterator[Callable[[], Terms]]:
+    def epoch(
+        self, optimizer: Optimizer, batches: Callable[[int], Batches]
+    ) -> Iterator[Callable[[], Terms]]:
         """Start the others, and yield a function that takes a step together with them.
 
         ``batches(k)`` gives worker k's part of each batch and its noise. The function returns the
         terms of the whole batch's loss, or raises WorkerError. The others end with the block.
         """
-        gates = [[_flag() for _ in range(self.workers)] for _ in range(2)]
-        me, others = os.getpid(), set[int]()
-        with _blas().limit(limits=1):  # not every BLAS can run threads in a forked process
+        self.optimizer, self.talk = optimizer, _Talk(self.workers)
+        me, others = os.getpid(), dict[int, int]()  # k by process
+        with self._shared_by_all(), _blas().limit(limits=_threads_each(self.workers)):
             try:
-                for k in range(1, self.workers):
-                    with _signals_later():
+                with _uninterrupted():
+                    for k in range(1, self.workers):
                         process = _fork()
                         if not process:
-                            self._work(k, batches, gates, lambda: _see_parent(me))
-                        others.add(process)
+                            self._work(k, batches(k), me)
+                        others[process] = k
                 mine = batches(0)
 
                 def step() -> Terms:
-                    terms = self._step(0, *next(mine), gates, lambda: _see_alive(others))
+                    terms = self._step(0, *next(mine), lambda: self.talk.see_alive(others))
                     return dict(zip(self.model.term_names, terms.tolist(), strict=True))
 
                 yield step
             finally:
-                for process in others:
-                    os.kill(process, signal.SIGKILL)
-                    os.waitpid(process, 0)
+                with _uninterrupted():
+                    self.talk.over[0] = 1
+                    _end(others)
 
-    def _work(
-        self, k: int, batches: Callable[[int], Batches], gates: Any, check: Callable[[], None]
-    ) -> None:
-        """Take all steps of the epoch as worker k, in a process of its own; never return.
-
-        Ctrl-C and SIGTERM stay held back: worker 0 decides when all of them stop.
-        """
-        status = 1
+    @contextmanager
+    def _shared_by_all(self) -> Iterator[None]:
+        """Keep parameters and memory in the shared vectors while the block lasts."""
+        model, optimizer = self.model, self.optimizer
+        optimizer.prepare(model.theta, model.grad)
+        theta, grad, memory = model.theta, model.grad, optimizer.memory
+        for name, vector in memory.items():
+            if name not in self.memory:
+                self.memory[name] = _shared(vector.shape, vector.dtype)
+            self.memory[name][...] = vector
+        model.move(self.theta, self.grads[0])
+        optimizer.memory = {name: self.memory[name] for name in memory}
         try:
+            yield
+        finally:
+            model.move(theta, grad)
+            for name, vector in memory.items():
+                vector[...] = self.memory[name]
+            optimizer.memory = memory
+
+    def _work(self, k: int, mine: Batches, parent: int) -> None:
+        """Take all steps of the epoch as worker k, in a process of its own; never return."""
+        try:
+            for number in STOPPING:  # worker 0 decides when all stop
+                signal.signal(number, signal.SIG_IGN)
             for descriptor in _open_files():
                 if descriptor > 2:  # the lock of the run: it must not outlive worker 0
                     with suppress(OSError):
                         os.close(descriptor)
-            self.model.move(self.model.theta, self.grads[k])
-            for batch, noise in batches(k):
-                self._step(k, batch, noise, gates, check)
-            status = 0
+            self.model.move(self.theta, self.grads[k])
+            for batch, noise in mine:
+                self._step(k, batch, noise, lambda: self.talk.see_parent(parent))
+            self.talk.finished[k] = 1
+        except BaseException as error:
+            self.talk.complain(k, error)
         finally:
-            os._exit(status)
+            os._exit(0)
 
-    def _step(
-        self, k: int, batch: Array, noise: Array | None, gates: Any, check: Callable[[], None]
-    ) -> Array:
+    def _step(self, k: int, batch: Array, noise: Array | None, check: Callable[[], None]) -> Array:
         """Take a step as worker k; return the loss terms of the whole batch."""
         model = self.model
         self.rows[k] = len(batch)
@@ -174,11 +182,11 @@ class Team:
             model.forward(batch, noise)
             model.backward()
             self.terms[k] = [model.terms[name] for name in model.term_names]
-        _meet(gates[0], k, check)
+        self.talk.meet(0, k, check)
         weights = self.rows / self.rows.sum()
         terms: Array = weights @ self.terms
         self._update(k, weights.tolist())
-        _meet(gates[1], k, check)
+        self.talk.meet(1, k, check)
         return terms
 
     def _update(self, k: int, weights: list[float]) -> None:
@@ -192,40 +200,92 @@ class Team:
             for j in range(1, self.workers):
                 np.multiply(self.grads[j, block], weights[j], out=term)
                 total += term
-            optimizer.update(self.model.theta[block], total, scalars, block.start)
+            optimizer.update(self.theta[block], total, scalars, block.start)
             optimizer.flush(block)
 
 
-def _meet(gate: Any, k: int, check: Callable[[], None]) -> None:
-    """Wait until all workers are here; ``check`` raises where one will never come."""
-    for j, flag in enumerate(gate):
-        if j != k:
-            flag.release()
-    for _ in range(len(gate) - 1):
-        for _ in range(LOOKS):
-            if gate[k].acquire(False):
-                break
-            os.sched_yield()
-        else:
-            while not gate[k].acquire(True, PATIENCE):
-                check()
+class _Talk:
+    """What the workers of an epoch tell one another."""
 
+    def __init__(self, workers: int) -> None:
+        self.gates = [[_flag() for _ in range(workers)] for _ in range(2)]
+        self.over = _shared((1,), np.dtype(np.uint8))
+        self.finished = _shared((workers,), np.dtype(np.uint8))
+        self.complaints = _shared((workers, 500), np.dtype(np.uint8))
 
-def _see_alive(processes: set[int]) -> None:
-    """Raise WorkerError where one of these children has ended, and not at the end of its work."""
-    for process in sorted(processes):
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            processes.remove(process)
-            if status:
+    def meet(self, gate: int, k: int, check: Callable[[], None]) -> None:
+        """Wait until all workers are here; ``check`` raises where one will never come."""
+        flags = self.gates[gate]
+        for j, flag in enumerate(flags):
+            if j != k:
+                flag.release()
+        for _ in range(len(flags) - 1):
+            for _ in range(LOOKS):
+                if flags[k].acquire(False):
+                    break
+                os.sched_yield()
+            else:
+                while not flags[k].acquire(True, PATIENCE):
+                    check()
+
+    def complain(self, k: int, error: BaseException) -> None:
+        """Leave a line for worker 0."""
+        text = np.frombuffer(f"{type(error).__name__}: {error}".encode(), np.uint8)
+        self.complaints[k, : len(text)] = text[: self.complaints.shape[1]]
+
+    def see_parent(self, parent: int) -> None:
+        """Raise WorkerError where worker 0, this process's parent, waits for nobody any more."""
+        if self.over[0] or os.getppid() != parent:
+            raise WorkerError("worker 0 has ended")
+
+    def see_alive(self, others: dict[int, int]) -> None:
+        """Raise WorkerError where one of these processes has ended before its work was done."""
+        for process, k in list(others.items()):
+            status = _status(process)
+            if status is None:
+                continue
+            del others[process]
+            if not self.finished[k]:
                 code = os.waitstatus_to_exitcode(status)
-                how = f"exit code {code}" if code > 0 else f"signal {-code}; was memory short?"
+                short = "; was memory short?" if code == -signal.SIGKILL else ""
+                how = self.complaints[k].tobytes().rstrip(b"\0").decode(errors="replace")
+                how = how or (f"signal {-code}{short}" if code else "for no known reason")
                 raise WorkerError(f"a process of the training ended before its work did ({how})")
 
 
-def _see_parent(parent: int) -> None:
-    if os.getppid() != parent:
-        raise WorkerError("worker 0 is gone")
+def _status(process: int) -> int | None:
+    """Return the exit status of a child that has ended, None while it runs."""
+    try:
+        ended, status = os.waitpid(process, os.WNOHANG)
+    except ChildProcessError:  # SIGCHLD is ignored here, or somebody else has asked before
+        return 0
+    return status if ended else None
+
+
+def _end(processes: Iterable[int]) -> None:
+    left = [process for process in processes if _status(process) is None]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    for process in left:
+        with suppress(ChildProcessError):
+            os.waitpid(process, 0)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off to the end of the block what Ctrl-C and SIGTERM do to this thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    later = {n: signal.signal(n, lambda n, _: seen.append(n)) for n in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in later.items():
+            signal.signal(number, handler)
+        for heard in seen:
+            signal.raise_signal(heard)
 
 
 def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -257,18 +317,20 @@ def _threads() -> int:
     return max((pool["num_threads"] for pool in _blas().info()), default=1)
 
 
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM, so that no child is forgotten before it is noted down."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+def _threads_each(workers: int) -> int:
+    """Return how many threads each worker's products may use: some BLAS lose theirs in a fork."""
+    survive = all(pool.get("threading_layer") == "pthreads" for pool in _blas().info())
+    return max(1, _threads() // workers) if survive else 1
 
 
 def _fork() -> int:
     with warnings.catch_warnings():
         # that other threads may hold locks: the child runs this file, the model and NumPy alone
         warnings.simplefilter("ignore")
-        return os.fork()
+        try:
+            return os.fork()
+        except OSError as error:
+            raise WorkerError(
+                f"no process could be started for the training ({error.strerror}); "
+                "go on with workers=1, or --threads 1"
+            ) from None

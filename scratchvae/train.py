@@ -29,7 +29,7 @@ from scratchvae.backend import Array, array_module, generator, to_device, to_hos
 from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
-from scratchvae.team import Team, WorkerError, part_of, possible
+from scratchvae.team import Team, WorkerError, obstacle, part_of
 
 # From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
 SHUFFLE, NOISE, VALIDATION = 1, 2, 3
@@ -129,9 +129,9 @@ def fit(
     data are moved there once, and no loss is read before the epoch ends. On the GPU a step is
     launched as one CUDA graph where that can be had; a line on stderr says why where it cannot.
 
-    With ``workers`` > 1 so many processes share each batch (``team``; on the CPU, and on Linux:
-    elsewhere a line on stderr says that one does it all). The numbers are then the same up to
-    rounding, and ``model.grad`` is left as it was.
+    With ``workers`` > 1 so many processes share each batch (``team``), on the CPU, on Linux, and
+    while no other thread of the program computes; a line on stderr says why where one does it all.
+    The numbers are then the same up to rounding, and ``model.grad`` is left as it was.
 
     Each callback is called with the Training after each epoch (``training.step == 0``), and once
     more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
@@ -159,36 +159,33 @@ def fit(
     if training.binarize:
         _check_unit_interval(x, validation)
 
-    team = _team(model, training.optimizer, workers)
+    team = _team(model, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
-    with team or nullcontext(), bar, _interruption() as interrupted, np.errstate(all="ignore"):
+    with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
-            good = _state(model, training)
+            good, stopped = _state(model, training), False
             try:
                 with closing(_steps(model, x, training, recorder, team)) as steps:
                     for _ in steps:
                         if progress:
                             bar.step()
-                        if _seen_to_diverge(model):
+                        stopped = interrupted() and training.step < training.steps_an_epoch
+                        if stopped or _seen_to_diverge(model):
                             break
-                        if interrupted() and training.step < training.steps_an_epoch:
-                            _epoch_row(model, training, None, good)
-                            for callback in callbacks:
-                                callback(training)
-                            raise Stopped
             except WorkerError:  # some of the last step's updates may be missing
                 _set_back(model, training, good)
                 raise
-            row = _epoch_row(model, training, validation, good)
-            training.epoch, training.step, training.terms = epoch + 1, 0, []
-            training.history.append(row)
+            row = _epoch_row(model, training, None if stopped else validation, good)
+            if not stopped:
+                training.epoch, training.step, training.terms = epoch + 1, 0, []
+                training.history.append(row)
             for callback in callbacks:
                 callback(training)
-            if progress:  # what it shows is saved
+            if progress and not stopped:  # what it shows is saved
                 bar.epoch(row)
-            if interrupted():
+            if stopped or interrupted():
                 raise Stopped
     return training.history
 
@@ -219,15 +216,15 @@ def _start(
     )
 
 
-def _team(model: Model, optimizer: Optimizer, workers: int) -> Team | None:
+def _team(model: Model, workers: int) -> Team | None:
     if validate.integer("workers", workers) == 1:
         return None
     if model.device != "cpu":
         raise ValueError(f"workers: got {workers}, but the model is on the GPU; want 1")
-    if not possible():
-        print("training in one process: this system cannot share it out", file=sys.stderr)
+    if (reason := obstacle()) is not None:
+        print(f"training in one process: {reason}", file=sys.stderr)
         return None
-    return Team(model, optimizer, workers)
+    return Team(model, workers)
 
 
 def _check_resume(
@@ -296,7 +293,8 @@ def _steps(
                 yield batch, noise
 
     if team is not None:
-        with team.epoch(lambda k: batches(k, team.workers)) as step:
+        parts = lambda k: batches(k, team.workers)  # noqa: E731
+        with team.epoch(training.optimizer, parts) as step:
             for i in range(done, training.steps_an_epoch):
                 model.terms = step()
                 training.terms.append(model.terms)

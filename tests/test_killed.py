@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from scratchvae import cli, runs
 from scratchvae.train import Stopped, fit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def no_other_threads(monkeypatch):
+    """As in a real process: the threads of pytest-xdist do not compute."""
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
 
 
 @pytest.fixture

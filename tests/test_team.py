@@ -1,11 +1,17 @@
 """The room `team`: several processes reach what one does, and none is left over."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +24,7 @@ from scratchvae.optim import OPTIMIZERS
 from scratchvae.team import WorkerError, part_of
 from scratchvae.train import DivergedError, Stopped, Training, fit
 
-pytestmark = pytest.mark.skipif(not team.possible(), reason="needs fork, semaphores: Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes fork on Linux only")
 
 D, L = 6, 2
 MODELS = {
@@ -51,7 +57,8 @@ def children(process="self"):
 @pytest.fixture(autouse=True)
 def no_process_is_left():
     before = children()  # a process that serves other tests, perhaps
-    yield
+    with threadpool_limits(1, "blas"):  # pytest-xdist has threads of its own
+        yield
     assert children() == before
 
 
@@ -131,41 +138,92 @@ def test_two_runs_are_the_same_bit_for_bit():
     assert history.columns == again.columns
 
 
-def test_what_a_callback_changes_holds_for_all(monkeypatch):
-    def change(model, training):
-        training.optimizer.learning_rate /= 2
-        model.beta *= 3
+def other_rate(model, held, training):
+    training.optimizer.learning_rate /= 2
+    model.beta *= 3
 
+
+def other_memory(model, held, training):
+    memory = training.optimizer.memory
+    training.optimizer.memory = {name: vector.copy() for name, vector in memory.items()}
+
+
+def restored(model, held, training):
+    training.optimizer.restore(training.optimizer.state())
+
+
+def other_optimizer(model, held, training):
+    training.optimizer = OPTIMIZERS["momentum"](0.1)
+
+
+def clipped(model, held, training):
+    np.clip(held, -0.1, 0.1, out=held)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_rate, other_memory, restored, other_optimizer, clipped],
+    ids=lambda f: f.__name__,
+)
+def test_what_a_callback_changes_holds_for_all(monkeypatch, change):
+    monkeypatch.setattr(team, "BLOCK", 10)
     thetas = []
     for workers in (1, 2):
         model = MODELS["vae"](dtype="float64")
-        fit(model, data(), workers=workers, callbacks=[lambda t: change(model, t)], **SETTINGS)  # noqa: B023
+        callback = partial(change, model, model.theta)
+        fit(model, data(), workers=workers, callbacks=[callback], **SETTINGS)
         thetas.append(model.theta)
     np.testing.assert_allclose(thetas[1], thetas[0], rtol=1e-11, atol=1e-14)
 
 
-def test_parameters_and_memory_are_private_again():
+def test_between_epochs_all_arrays_are_the_models_own():
     model = MODELS["vae"](dtype="float64")
-    theta, grad, weight = model.theta, model.grad, model.to_mu.W
-    seen = []
-    fit(model, data(), workers=2, callbacks=[lambda t: seen.append(model.theta)], **SETTINGS)
-    assert model.theta is theta
-    assert model.grad is grad
-    assert model.to_mu.W is not seen[0]
+    theta, grad, weight, memory = model.theta, model.grad, model.to_mu.W, []
+
+    def look(training):
+        memory.append(training.optimizer.memory)
+        assert model.theta is theta
+        assert model.grad is grad
+        assert all(vector.flags.owndata for vector in memory[-1].values())
+        assert memory[-1] is memory[0]
+        seen.append(theta.copy())
+
+    seen = [theta.copy()]
+    fit(model, data(), workers=2, callbacks=[look], **SETTINGS)
+    assert len(seen) == 4
+    assert all((before != after).any() for before, after in pairwise(seen))
     assert np.shares_memory(model.to_mu.W, theta)
     assert np.shares_memory(weight, theta)
-    np.testing.assert_array_equal(seen[-1], theta)
     model.forward(data(), np.zeros((21, L)))
     model.backward()
     assert np.shares_memory(model.to_mu.dW, grad)
     assert grad.any()
-    *_, training = trained(workers=2)[:2]
-    assert all(vector.flags.owndata for vector in training.optimizer.memory.values())
 
 
-def test_each_worker_has_one_thread(monkeypatch, tmp_path):
-    """A BLAS whose threads do not survive a fork would otherwise wait for them forever."""
-    model, seen = MODELS["vae"](), tmp_path / "seen"
+def test_an_optimizer_of_another_model_changes_nothing():
+    optimizer = OPTIMIZERS["adam"]()
+    optimizer.prepare(np.zeros(3), np.zeros(3))
+    model = MODELS["vae"](dtype="float64")
+    theta, values = model.theta, model.theta.copy()
+    with pytest.raises(ValueError, match="this optimizer remembers 3 parameters"):
+        fit(model, data(), workers=2, optimizer=optimizer)
+    assert model.theta is theta
+    np.testing.assert_array_equal(theta, values)
+
+
+@pytest.mark.parametrize(("layer", "threads"), [("pthreads", 2), ("openmp", 1)])
+def test_the_threads_are_shared_too_where_they_survive_a_fork(
+    monkeypatch, tmp_path, layer, threads
+):
+    """OpenMP's threads do not: a worker would wait for them forever."""
+    blas, model, seen = team._blas(), MODELS["vae"](), tmp_path / "seen"
+
+    class Blas:
+        limit = blas.limit
+
+        def info(self):
+            return [{**pool, "threading_layer": layer} for pool in blas.info()]
+
     real = model.forward
 
     def forward(x, noise):
@@ -174,12 +232,14 @@ def test_each_worker_has_one_thread(monkeypatch, tmp_path):
         return real(x, noise)
 
     monkeypatch.setattr(model, "forward", forward)
-    with threadpool_limits(2, "blas"):
+    monkeypatch.setattr(team, "_blas", Blas)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    with threadpool_limits(4, "blas"):
         fit(model, data(dtype="float32"), workers=2, **SETTINGS)
-        assert team._threads() == 2
+        assert team._threads() == 4
     lines = set(seen.read_text().splitlines())
     assert len(lines) == 4  # worker 0 and, in each of three epochs, another worker 1
-    assert all(line.endswith(" 1") for line in lines)
+    assert {line.split()[1] for line in lines} == {str(threads)}
 
 
 # --- stopping and going on ---
@@ -259,14 +319,18 @@ def test_a_loss_that_is_not_finite(monkeypatch):
 
 
 def end_itself(how):
-    if how == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise MemoryError
+    if how == "failed":
+        raise ArithmeticError("row 7")
+    os.kill(os.getpid(), getattr(signal, how))
 
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("killed", r"\(signal 9; was memory short\?\)"), ("failed", r"\(exit code 1\)")],
+    [
+        ("SIGKILL", r"\(signal 9; was memory short\?\)"),
+        ("SIGABRT", r"\(signal 6\)"),
+        ("failed", r"\(ArithmeticError: row 7\)"),
+    ],
 )
 @pytest.mark.parametrize("where", ["forward", "update"])
 def test_a_worker_that_ends(monkeypatch, how, reason, where):
@@ -291,19 +355,94 @@ def test_a_worker_that_ends(monkeypatch, how, reason, where):
     np.testing.assert_array_equal(model.theta, after_one.theta)
 
 
+def test_no_process_to_be_had(monkeypatch):
+    real, left = os.fork, [0, 0]
+
+    def fork():
+        if not left:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        left.pop()
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    model = MODELS["vae"](dtype="float64")
+    theta, values = model.theta, model.theta.copy()
+    with pytest.raises(WorkerError, match=r"could be started .* \(Resource .*\); .* workers=1"):
+        fit(model, data(), workers=4, **SETTINGS)
+    assert model.theta is theta
+    np.testing.assert_array_equal(theta, values)
+
+
+def reap(number, frame):
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, reap], ids=["ignored", "reaped"])
+def test_where_somebody_else_takes_the_ended_children(monkeypatch, handler):
+    one, *_ = trained()
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        several, *_ = trained(workers=3)
+        np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
+        monkeypatch.setattr(team, "PATIENCE", 0.02)
+        model, me = MODELS["vae"](dtype="float64"), os.getpid()
+        real = model.forward
+
+        def forward(x, noise):
+            return real(x, noise) if os.getpid() == me else end_itself("SIGKILL")
+
+        monkeypatch.setattr(model, "forward", forward)
+        with pytest.raises(WorkerError, match=r"\(for no known reason\)$"):
+            fit(model, data(), workers=2, **SETTINGS)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_who_has_ended_at_the_end_of_the_work_is_not_missed(code):
+    talk = team._Talk(2)
     process = os.fork()
     if not process:
-        os._exit(code)
+        talk.finished[1] = not code
+        os._exit(0)
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
-    processes = {process}
+    others = {process: 1}
     if code:
-        with pytest.raises(WorkerError, match=r"\(exit code 3\)$"):
-            team._see_alive(processes)
+        with pytest.raises(WorkerError, match=r"\(for no known reason\)$"):
+            talk.see_alive(others)
     else:
-        team._see_alive(processes)
-    assert not processes
+        talk.see_alive(others)
+    assert not others
+
+
+def test_workers_that_nobody_ended_end_themselves(monkeypatch):
+    """As where a third Ctrl-C interrupts the end."""
+    left = []
+    monkeypatch.setattr(team, "PATIENCE", 0.02)
+    monkeypatch.setattr(team, "_end", left.extend)
+    model = MODELS["vae"](dtype="float64")
+    stop_at(monkeypatch, model, 2)
+    with pytest.raises(Stopped):
+        fit(model, data(), workers=3, **SETTINGS)
+    assert len(left) == 2
+    for process in left:
+        assert os.waitpid(process, 0)[0] == process
+
+
+def test_ctrl_c_waits_for_the_end_of_a_block():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with team._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert not heard
+        assert heard == [signal.SIGINT]
+        with ThreadPoolExecutor(1) as pool:  # where there are no handlers to set
+            assert pool.submit(lambda: team._uninterrupted().__enter__()).result() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 PROGRAM = """
@@ -356,14 +495,27 @@ def test_bad_numbers_of_workers(monkeypatch):
             fit(model, data(dtype="float32"), workers=workers)
 
 
-def test_where_nothing_can_be_shared_one_process_does_it_all(monkeypatch, capsys):
+def no_flag():
+    raise OSError("no /dev/shm")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((sys, "platform", "darwin"), "only on Linux can it be shared"),
+        ((team, "_flag", no_flag), "this system has no shared semaphores (no /dev/shm)"),
+        ((team, "_threads", lambda: 2), "other threads of this program may be computing"),
+    ],
+)
+def test_where_nothing_can_be_shared_one_process_does_it_all(monkeypatch, capsys, change, reason):
     one, *_ = trained()
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    monkeypatch.setattr(*change)
     monkeypatch.setattr(os, "fork", None)
     alone, *_ = trained(workers=2)
     np.testing.assert_array_equal(alone.theta, one.theta)
-    line = "training in one process: this system cannot share it out\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == f"training in one process: {reason}\n"
+    assert team.suggested(128) == 1
 
 
 @pytest.mark.parametrize(
@@ -371,19 +523,9 @@ def test_where_nothing_can_be_shared_one_process_does_it_all(monkeypatch, capsys
     [(1, 128, 1), (2, 128, 2), (3, 128, 3), (16, 128, 4), (16, 20, 2), (16, 8, 1), (2, 1, 1)],
 )
 def test_suggested(monkeypatch, threads, batch_size, workers):
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     monkeypatch.setattr(team, "_threads", lambda: threads)
     assert team.suggested(batch_size) == workers
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert team.suggested(batch_size) == 1
-
-
-def test_without_semaphores_one_is_suggested(monkeypatch):
-    def missing():
-        raise OSError("no /dev/shm")
-
-    monkeypatch.setattr(team, "_threads", lambda: 2)
-    monkeypatch.setattr(team, "_flag", missing)
-    assert team.suggested(128) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -391,6 +533,7 @@ def test_the_command_line_uses_as_many_as_it_may(monkeypatch, tmp_path, threads)
     np.savez(tmp_path / "x.npz", x_train=data(200, "float32"))
     given = []
     monkeypatch.setattr("scratchvae.runs.draw_pictures", lambda *args: None)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     monkeypatch.setattr(team, "_threads", lambda: threads)
     monkeypatch.setattr(cli, "fit", lambda *a, **kw: given.append(kw["workers"]) or fit(*a, **kw))
     argv = ["train", "vae", "--data", str(tmp_path / "x.npz"), "--out", str(tmp_path / "run")]
