@@ -49,9 +49,10 @@ def trained(name="vae", workers=1, x=None, dtype="float64", **settings):
     return model, kept[-1], history
 
 
-def children(process="self"):
-    task = os.getpid() if process == "self" else process
-    return [int(n) for n in Path(f"/proc/{process}/task/{task}/children").read_text().split()]
+def children(process=None):
+    """The processes that this thread has started, or the main thread of another process."""
+    task = f"{process}/task/{process}" if process else f"self/task/{threading.get_native_id()}"
+    return [int(child) for child in Path(f"/proc/{task}/children").read_text().split()]
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +280,8 @@ def test_stopped_and_resumed_bit_for_bit(monkeypatch, step):
     assert resumed.columns == history.columns
 
 
-def test_what_is_sent_to_a_worker_alone_is_not_heard(monkeypatch):
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_what_is_sent_to_a_worker_alone_is_not_heard(monkeypatch, in_a_thread):
     def tell():
         for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
             os.kill(children()[-1], number)
@@ -288,8 +290,28 @@ def test_what_is_sent_to_a_worker_alone_is_not_heard(monkeypatch):
     honest, *_ = trained(workers=2)
     model = MODELS["vae"](dtype="float64")
     stop_at(monkeypatch, model, 5, tell)
-    fit(model, data(), workers=2, **SETTINGS)
+    if in_a_thread:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(fit, model, data(), workers=2, **SETTINGS).result()
+    else:
+        fit(model, data(), workers=2, **SETTINGS)
     np.testing.assert_array_equal(model.theta, honest.theta)
+
+
+def test_two_ctrl_c_while_a_worker_starts(monkeypatch):
+    real, me = team._fork, os.getpid()
+
+    def fork():
+        process = real()
+        if os.getpid() == me:
+            press_ctrl_c()
+            press_ctrl_c()
+        return process
+
+    monkeypatch.setattr(team, "_fork", fork)
+    with pytest.raises(KeyboardInterrupt) as interruption:
+        fit(MODELS["vae"](dtype="float64"), data(), workers=2, **SETTINGS)
+    assert not isinstance(interruption.value, Stopped)
 
 
 def test_an_error_ends_all_of_them(monkeypatch):
@@ -417,6 +439,21 @@ def test_who_has_ended_at_the_end_of_the_work_is_not_missed(code):
     assert not others
 
 
+def test_every_worker_says_that_it_has_finished(monkeypatch):
+    talks = []
+
+    class Talk(team._Talk):
+        def __init__(self, workers):
+            super().__init__(workers)
+            talks.append(self)
+
+    monkeypatch.setattr(team, "_Talk", Talk)
+    monkeypatch.setattr(team, "_end", lambda others: [os.waitpid(each, 0) for each in others])
+    monkeypatch.setattr(team._Talk, "see_parent", lambda self, parent: None)
+    trained(workers=3)
+    assert [talk.finished.tolist() for talk in talks] == [[0, 1, 1]] * 3
+
+
 def test_workers_that_nobody_ended_end_themselves(monkeypatch):
     """As where a third Ctrl-C interrupts the end."""
     left = []
@@ -516,6 +553,11 @@ def test_where_nothing_can_be_shared_one_process_does_it_all(monkeypatch, capsys
     np.testing.assert_array_equal(alone.theta, one.theta)
     assert capsys.readouterr().err == f"training in one process: {reason}\n"
     assert team.suggested(128) == 1
+
+
+def test_threads_that_cannot_be_in_a_product_are_no_obstacle(monkeypatch):
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    assert team.obstacle() is None
 
 
 @pytest.mark.parametrize(
