@@ -8,10 +8,10 @@
     python -m benchmarks --gpu            # the same on an NVIDIA GPU, through CuPy
 
 What is timed is training as a user would run it, shuffling, gathering the batches, drawing the
-noise and keeping the losses included: for us an epoch of `fit`, by a process a core as the command
-`scratchvae train` has it, where nothing else is said. All rivals run in one process, one
-after the other in each round, so that whatever the machine does meanwhile hits all of them; the
-first round warms up. Medians over the rounds, smallest and largest in brackets; ratio is rival /
+noise and keeping the losses included: for us an epoch of `fit` in a process of its own, or in one
+per core, as the command `scratchvae train` has it. The rivals run in this process. One after the
+other in each round, so that whatever the machine does meanwhile hits all of them; the first round
+warms up. Medians over the rounds, smallest and largest in brackets; ratio is rival /
 scratchvae, of the medians. Data: the embedded 9,000 digits, repeated.
 """
 
@@ -61,18 +61,11 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from benchmarks import rivals  # noqa: E402
+from benchmarks.ours import Ours  # noqa: E402
 from benchmarks.rivals import Setting  # noqa: E402
 
 Epoch = Callable[[], None]
 Row = dict[str, Any]
-
-
-def digits(images: int) -> np.ndarray:
-    """Return so many images: the embedded training digits, repeated."""
-    from scratchvae.datasets import load
-
-    x = load("mnist10k").x_train
-    return np.ascontiguousarray(np.resize(x, (images, x.shape[1])))
 
 
 def interleave(epochs: dict[str, Epoch], rounds: int) -> dict[str, list[float]]:
@@ -106,10 +99,11 @@ def row(name: str, seconds: list[float], steps: float, ours: list[float] | None)
 
 def main_table(arguments: argparse.Namespace) -> list[Row]:
     """An epoch of the VAE of lesson 12, all rivals."""
-    setting, x = Setting(), digits(arguments.images)
+    setting, x = Setting(), rivals.digits(arguments.images)
+    ours = [Ours(setting, len(x), workers) for workers in (arguments.threads, 1)]
     epochs: dict[str, Epoch] = {
-        "scratchvae": rivals.scratchvae_epoch(setting, x, arguments.threads),
-        "scratchvae, one process": rivals.scratchvae_epoch(setting, x),
+        "scratchvae": ours[0].epoch,
+        "scratchvae, one process": ours[1].epoch,
         "its matrix products alone": rivals.products_epoch(setting, x),
     }
     if importlib.util.find_spec("torch"):
@@ -124,6 +118,8 @@ def main_table(arguments: argparse.Namespace) -> list[Row]:
     if importlib.util.find_spec("jax"):
         epochs["JAX, jit"] = rivals.jax_epoch(setting, x)
     seconds = interleave(epochs, arguments.rounds)
+    for each in ours:
+        each.close()
     steps = math.ceil(arguments.images / setting.batch)
     rows = [row(name, s, steps, seconds["scratchvae"]) for name, s in seconds.items()]
     if importlib.util.find_spec("easyvae"):  # far slower: 256 images are enough
@@ -145,14 +141,17 @@ def settings_table(arguments: argparse.Namespace) -> list[Row]:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    x, rows = digits(arguments.images), []
+    x, rows = rivals.digits(arguments.images), []
     for setting in SETTINGS:
-        epochs = {
-            "scratchvae": rivals.scratchvae_epoch(setting, x, arguments.threads),
-            "one process": rivals.scratchvae_epoch(setting, x),
+        ours = [Ours(setting, len(x), workers) for workers in (arguments.threads, 1)]
+        epochs: dict[str, Epoch] = {
+            "scratchvae": ours[0].epoch,
+            "one process": ours[1].epoch,
             "eager": rivals.torch_epoch(setting, x),
         }
         seconds, steps = interleave(epochs, arguments.rounds), math.ceil(len(x) / setting.batch)
+        for each in ours:
+            each.close()
         found = row(str(setting), seconds["scratchvae"], steps, None)
         found["PyTorch"] = 1e3 * statistics.median(seconds["eager"]) / steps
         found["ratio"] = found["PyTorch"] / found["ms_a_step"]
@@ -175,7 +174,7 @@ def growth_table(arguments: argparse.Namespace) -> list[Row]:
     for what, cases in GROWTH.items():
         epochs, steps = {}, []
         for size, setting, factor in cases:
-            x = digits(int(factor * max(6144, 3 * setting.batch)))
+            x = rivals.digits(int(factor * max(6144, 3 * setting.batch)))
             epochs[str(size)] = rivals.scratchvae_epoch(setting, x, arguments.threads)
             steps.append(1 if what.startswith("images") else math.ceil(len(x) / setting.batch))
         seconds = interleave(epochs, arguments.rounds)
@@ -187,38 +186,32 @@ def growth_table(arguments: argparse.Namespace) -> list[Row]:
 
 def memory_table(arguments: argparse.Namespace) -> list[Row]:
     """By how much an epoch of `fit` makes its processes grow at most, beside the images."""
-    x, rows = digits(arguments.images), []
+    rows = []
     for workers in (1, arguments.threads):
-        epoch = rivals.scratchvae_epoch(Setting(), x, workers)
-        before, sizes, ended = resident(), [], threading.Event()
-
-        def look(sizes: list[float] = sizes, ended: threading.Event = ended) -> None:
-            while not ended.wait(0.01):
-                sizes.append(resident())
-
-        watcher = threading.Thread(target=look)
-        watcher.start()
-        epoch()
-        ended.set()
-        watcher.join()
+        ours = Ours(Setting(), arguments.images, workers)
+        before = most = resident(ours.process.pid)
+        training = threading.Thread(target=ours.epoch)
+        training.start()
+        while training.is_alive():
+            most = max(most, resident(ours.process.pid))
         name = f"fit, {workers} process{'es' if workers > 1 else ''}"
-        rows.append(
-            {"name": name, "images_MiB": x.nbytes / 2**20, "above_MiB": max(sizes) - before}
-        )
+        rows.append({"name": name, "above_MiB": most - before})
+        ours.close()
     return rows
 
 
-def resident() -> float:
-    """Return the memory of this process and its children in MiB; shared pages count once.
+def resident(process: int) -> float:
+    """Return the memory of a process and its children in MiB; shared pages count once.
 
     The kernel says it of each (`Pss` in /proc/PID/smaps_rollup, Linux).
     """
-    me, total = os.getpid(), 0
-    children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
-    for process in (me, *children):
-        with suppress(OSError):  # it has ended
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[1])
+    total = 0
+    with suppress(OSError):  # it has ended
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        for each in (process, *children):
+            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
+            found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+            total += int(found[1]) if found else 0
     return total / 1024
 
 

@@ -56,7 +56,7 @@ def table(arguments: argparse.Namespace) -> list[Row]:
 
 
 def _rows(setting: Setting, arguments: argparse.Namespace) -> list[Row]:
-    from benchmarks.__main__ import digits
+    from benchmarks.rivals import digits
 
     steps = max(arguments.images // setting.batch, 8)
     x, rounds = digits(steps * setting.batch), arguments.rounds

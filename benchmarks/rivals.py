@@ -31,6 +31,14 @@ class Setting:
         return f"{self.kind} {widths}, batch {self.batch}"
 
 
+def digits(images: int) -> np.ndarray:
+    """Return so many images: the embedded training digits, repeated."""
+    from scratchvae.datasets import load
+
+    x = load("mnist10k").x_train
+    return np.ascontiguousarray(np.resize(x, (images, x.shape[1])))
+
+
 def scratchvae_epoch(setting: Setting, x: np.ndarray, workers: int = 1) -> Epoch:
     """Ours: an epoch of `fit`."""
     from scratchvae.models import build
