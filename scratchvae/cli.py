@@ -105,13 +105,12 @@ def _train(
     if training.epoch == notes["epochs"] and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
         print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)
+    started = time.perf_counter()
     with threadpool_limits(given.get("threads"), "blas"):
         workers = team.suggested(training.batch_size) if model.device == "cpu" else 1
-    started = time.perf_counter()
-    runs.save_run(directory, model, training, notes)  # what cannot be written shows before an epoch
-    with _live(arguments, model, training, notes, data, directory) as live:
-        try:
-            with threadpool_limits(given.get("threads"), "blas"):
+        runs.save_run(directory, model, training, notes)  # what cannot be written shows at once
+        with _live(arguments, model, training, notes, data, directory) as live:
+            try:
                 fit(
                     model,
                     data.x_train,
@@ -122,23 +121,23 @@ def _train(
                     progress=not arguments.quiet,
                     workers=workers,
                 )
-        except Stopped:
-            runs.save_run(directory, model, training, notes)
-            where = f"after epoch {training.epoch} of {notes['epochs']}"
-            if training.step:
-                steps = f"{training.step} of {training.steps_an_epoch} steps"
-                where = f"in epoch {training.epoch + 1} after {steps}"
-            raise Stopped(
-                f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
-            ) from None
-        except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
-            raise KeyboardInterrupt(
-                f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
-                f"Go on with: {resume}"
-            ) from None
-        except DivergedError as error:
-            runs.save_run(directory, model, training, notes)
-            raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
+            except Stopped:
+                runs.save_run(directory, model, training, notes)
+                where = f"after epoch {training.epoch} of {notes['epochs']}"
+                if training.step:
+                    steps = f"{training.step} of {training.steps_an_epoch} steps"
+                    where = f"in epoch {training.epoch + 1} after {steps}"
+                raise Stopped(
+                    f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
+                ) from None
+            except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
+                raise KeyboardInterrupt(
+                    f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
+                    f"Go on with: {resume}"
+                ) from None
+            except DivergedError as error:
+                runs.save_run(directory, model, training, notes)
+                raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
     seconds = time.perf_counter() - started
     runs.draw_pictures(directory, model, training.history, data)
     figures = {"epochs": training.epoch, **training.history.last()}

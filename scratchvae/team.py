@@ -107,12 +107,12 @@ class Team:
 
     @contextmanager
     def epoch(
-        self, optimizer: Optimizer, batches: Callable[[int], Batches]
+        self, optimizer: Optimizer, batches: Callable[[int, int], Batches]
     ) -> Iterator[Callable[[], Terms]]:
         """Start the others, and yield a function that takes a step together with them.
 
-        ``batches(k)`` gives worker k's part of each batch and its noise. The function returns the
-        terms of the whole batch's loss, or raises WorkerError. The others end with the block.
+        ``batches(k, W)`` gives worker k's part of each batch and its noise. The function returns
+        the terms of the whole batch's loss, or raises WorkerError. The others end with the block.
         """
         self.optimizer, self.talk = optimizer, _Talk(self.workers)
         me, others = os.getpid(), dict[int, int]()  # k by process
@@ -122,9 +122,9 @@ class Team:
                     for k in range(1, self.workers):
                         process = _fork()
                         if not process:
-                            self._work(k, batches(k), me)
+                            self._work(k, batches(k, self.workers), me)
                         others[process] = k
-                mine = batches(0)
+                mine = batches(0, self.workers)
 
                 def step() -> Terms:
                     terms = self._step(0, *next(mine), lambda: self.talk.see_alive(others))
@@ -272,20 +272,32 @@ def _end(processes: Iterable[int]) -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put off to the end of the block what Ctrl-C and SIGTERM do to this thread."""
+def on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM call ``handler(number, frame)`` in the block (in the main thread).
+
+    SIGTERM, by which a system that shuts down asks for the end, counts as Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    seen: list[int] = []
-    later = {n: signal.signal(n, lambda n, _: seen.append(n)) for n in STOPPING}
+    before = {number: signal.signal(number, handler) for number in STOPPING}
     try:
         yield
     finally:
-        for number, handler in later.items():
-            signal.signal(number, handler)
-        for heard in seen:
-            signal.raise_signal(heard)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off to the end of the block what Ctrl-C and SIGTERM do to this thread."""
+    seen: list[int] = []
+    try:
+        with on_stop(lambda number, frame: seen.append(number)):
+            yield
+    finally:
+        for number in seen:
+            signal.raise_signal(number)
 
 
 def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

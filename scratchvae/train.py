@@ -13,23 +13,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, generator, to_device, to_host
+from scratchvae.bar import ProgressBar
 from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
-from scratchvae.team import Team, WorkerError, obstacle, part_of
+from scratchvae.team import Batches, Team, Terms, WorkerError, obstacle, on_stop, part_of
 
 # From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
 SHUFFLE, NOISE, VALIDATION = 1, 2, 3
@@ -161,7 +160,7 @@ def fit(
 
     team = _team(model, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
-    bar: Any = _ProgressBar(training, epochs) if progress else nullcontext()
+    bar: Any = ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
     with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
@@ -283,44 +282,40 @@ def _steps(
                 training.step = i + 1
                 yield
 
-    def batches(k: int = 0, workers: int = 1) -> Iterator[tuple[Array, Array | None]]:
+    def batches(k: int, workers: int) -> Batches:
         """Yield worker k's part of each batch that is left, and of its noise."""
         for i in range(first, training.steps_an_epoch):
-            rows = order[i * size : (i + 1) * size]
-            part = part_of(k, workers, len(rows))
-            batch, noise = _draw(model, rng, x, rows, part, training.binarize)
+            batch = x[order[i * size : (i + 1) * size]]
+            if training.binarize:
+                batch = binarized(rng, batch)
+            noise = model.draw_noise(rng, batch)
             if i >= done:
-                yield batch, noise
+                part = part_of(k, workers, len(batch))
+                yield batch[part], None if noise is None else noise[part]
 
-    if team is not None:
-        parts = lambda k: batches(k, team.workers)  # noqa: E731
-        with team.epoch(training.optimizer, parts) as step:
-            for i in range(done, training.steps_an_epoch):
-                model.terms = step()
-                training.terms.append(model.terms)
-                training.step = i + 1
-                yield
-        return
-    for i, (batch, noise) in enumerate(batches(), start=max(first, done)):
-        model.forward(batch, noise)
+    steps = partial(_alone, model) if team is None else team.epoch
+    with steps(training.optimizer, batches) as step:
+        for i in range(max(first, done), training.steps_an_epoch):
+            model.terms = step()
+            training.terms.append(model.terms)
+            training.step = i + 1
+            yield
+
+
+@contextmanager
+def _alone(
+    model: Model, optimizer: Optimizer, batches: Callable[[int, int], Batches]
+) -> Iterator[Callable[[], Terms]]:
+    """Yield a function that takes a step on the next batch, as ``Team.epoch`` does."""
+    whole = batches(0, 1)
+
+    def step() -> Terms:
+        model.forward(*next(whole))
         model.backward()
-        training.optimizer.step(model.theta, model.grad)
-        training.terms.append(model.terms)
-        training.step = i + 1
-        yield
+        optimizer.step(model.theta, model.grad)
+        return model.terms
 
-
-def _draw(
-    model: Model, rng: Any, x: Array, rows: Array, part: slice, binarize: bool
-) -> tuple[Array, Array | None]:
-    """Return a part of the batch x[rows] and of its noise; all of the noise is drawn."""
-    shape_of = x[: len(rows)]
-    uniform = rng.random(shape_of.shape, dtype=x.dtype) if binarize else None
-    noise = model.draw_noise(rng, shape_of)
-    batch = x[rows[part]]
-    if uniform is not None:
-        batch = (uniform[part] < batch).astype(x.dtype)
-    return batch, None if noise is None else noise[part]
+    yield step
 
 
 def binarized(rng: Any, x: Array) -> Array:
@@ -437,101 +432,13 @@ def _diverged(
 
 @contextmanager
 def _interruption() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C set a flag and the second interrupt at once (in the main thread).
-
-    SIGTERM, by which a system that shuts down asks for the end, counts as Ctrl-C.
-    """
+    """Let the first Ctrl-C set a flag and the second interrupt at once."""
     seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
 
     def handler(number: int, frame: Any) -> None:
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
 
-    previous = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_stop(handler):
         yield lambda: bool(seen)
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-class _ProgressBar:
-    """Epoch, its terms, images/s and time left on stderr; into a pipe, a line an epoch."""
-
-    def __init__(self, training: Training, epochs: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
-        from rich.table import Column
-        from rich.text import Text
-
-        class Terms(TextColumn):
-            """The column that is cut where the window is narrow."""
-
-            def render(self, task: Task) -> Text:
-                return Text(task.fields["terms"], no_wrap=True, overflow="ellipsis")
-
-        self.training, self.epochs = training, epochs
-        self.console = Console(file=sys.stderr)
-        self.started, self.shown = time.perf_counter(), 0.0
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=min(40, max(4, self.console.width - 80))),
-            Terms("", table_column=Column()),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.first = training.epoch * training.steps_an_epoch + training.step
-        self.task = self.bar.add_task(
-            "",
-            total=epochs * training.steps_an_epoch,
-            completed=self.first,
-            epoch=min(training.epoch + 1, epochs),
-            epochs=epochs,
-            terms=_terms_text(training.history.last()),
-            speed="",
-        )
-
-    def __enter__(self) -> _ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-
-    def step(self) -> None:
-        """Redraw at most ten times a second: drawing costs more than a training step."""
-        now = time.perf_counter()
-        if now - self.shown < 0.1:
-            return
-        self.shown = now
-        done = self.training.epoch * self.training.steps_an_epoch + self.training.step
-        speed = (done - self.first) * self.training.batch_size / (now - self.started)
-        self.bar.update(
-            self.task,
-            completed=done,
-            epoch=self.training.epoch + 1,
-            speed=f"{speed:,.0f} images/s",
-        )
-
-    def epoch(self, row: dict[str, float]) -> None:
-        epoch, text = self.training.epoch, _terms_text(row)
-        completed = epoch * self.training.steps_an_epoch
-        self.bar.update(self.task, completed=completed, epoch=epoch, terms=text)
-        if not self.console.is_terminal:
-            print(f"epoch {epoch}/{self.epochs}  {text}", file=sys.stderr)
-
-
-def _terms_text(row: dict[str, float]) -> str:
-    """Return the row's terms: of neg_elbo, reconstruction, kl and mse those that are there."""
-    labels = {"neg_elbo": "-ELBO", "reconstruction": "rec", "kl": "KL", "mse": "MSE"}
-    parts = [f"{label} {row[name]:.4g}" for name, label in labels.items() if name in row]
-    for name in ("val_neg_elbo", "val_mse"):
-        if name in row:
-            parts.append(f"val {row[name]:.4g}")
-    return " ".join(parts)
