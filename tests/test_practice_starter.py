@@ -36,13 +36,29 @@ def test_both_ways_do_the_same(forks: bool, monkeypatch: pytest.MonkeyPatch) -> 
     late = do("def f(x):\n    while True:\n        x = x + 1\n", seconds=0.5).problem
     assert late is not None
     assert (late.kind, late.line in (2, 3)) == ("timeout", True)
+    stuck = "import itertools\n\ndef f(x):\n    return sum(itertools.repeat(x))\n"
+    late = do(stuck, seconds=0.3).problem  # C code that never gives up the interpreter's lock
+    assert late is not None
+    assert (late.kind, late.line) == ("timeout", 4)
     monkeypatch.setattr(starter, "SLACK", 0.3)
-    deaf = "import faulthandler\n\ndef f(x):\n    faulthandler.cancel_dump_traceback_later()\n"
-    late = do(f"{deaf}    while True:\n        pass\n", seconds=0.3).problem
+    deaf = "import faulthandler\n\nfaulthandler.cancel_dump_traceback_later()\n"
+    late = do(deaf + stuck, seconds=0.3).problem
     assert late is not None
     assert (late.kind, late.line) == ("timeout", None)
     monkeypatch.undo()
     assert do(DOUBLE, 3.0).returned == [6.0]
+
+
+def test_a_loop_is_named_whatever_it_does_at_its_limit() -> None:
+    """Frames that come and go while somebody looks at them have ended the process instead."""
+    loop = "import numpy as np\n\ndef f(x):\n    while True:\n        x = np.abs(x) + 1\n"
+    lines = []
+    for _ in range(80):
+        (outcome,) = call_sources([loop], "f", [(1.0,)], seconds=0.03, honest=True)
+        assert outcome.problem
+        assert outcome.problem.kind == "timeout"
+        lines.append(outcome.problem.line)
+    assert sum(line in (4, 5) for line in lines) > 60  # on a busy machine it has hardly begun
 
 
 @linux

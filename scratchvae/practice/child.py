@@ -14,8 +14,9 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 import zipfile  # noqa: F401 (NumPy imports it to read a file; here it is once for all forks)
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ else:  # the file beside this one; the package is not there in the process
 
 FILE = "answer.py"  # what tracebacks call the learner's file, whatever its real name
 PRINTED = 20_000  # characters that are kept
+STUCK = 0.5  # seconds after the limit in which the interpreter gives up its lock, if it ever does
 OUTSIDE = (
     *("scratchvae", "torch", "jax", "tensorflow", "autograd", "sympy", "numdifftools", "scipy"),
     *("cupy", "mpmath", "keras", "casadi"),
@@ -334,7 +336,7 @@ def limit(memory: int, seconds: float) -> None:
         import resource
     except ImportError:  # Windows
         return
-    limits = {"AS": memory, "CPU": int(seconds) + 2, "FSIZE": 1 << 26, "CORE": 0}
+    limits = {"AS": memory, "CPU": int(seconds) + 3, "FSIZE": 1 << 26, "CORE": 0}
     for name, value in limits.items():
         with contextlib.suppress(AttributeError, ValueError, OSError):
             which = getattr(resource, f"RLIMIT_{name}")
@@ -396,6 +398,30 @@ def forked() -> Path:
     sys.exit()
 
 
+@contextlib.contextmanager
+def ends_after(seconds: float, where: Path) -> Iterator[None]:
+    """End the process if the body takes longer, and leave in `where` what was running.
+
+    The thread that looks holds the interpreter's lock, so that what it looks at stands still. Where
+    something written in C never gives up the lock, faulthandler looks without it.
+    """
+    done = threading.Event()
+
+    def wait() -> None:
+        if not done.wait(seconds):
+            faulthandler.dump_traceback(late)
+            os._exit(1)
+
+    with where.open("w") as late:
+        faulthandler.dump_traceback_later(seconds + STUCK, exit=True, file=late)
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+            faulthandler.cancel_dump_traceback_later()
+
+
 def settle(folder: Path) -> None:
     """Leave whatever this process was started with: streams, place, and where TemporaryFile is."""
     empty = folder / "empty"
@@ -417,12 +443,10 @@ def main(folder: Path) -> None:
         sys.meta_path.insert(0, Blocker())
     limit(job["memory"], job["seconds"])
     keep_inside(folder)
-    with (folder / "late.txt").open("w") as late:
-        faulthandler.dump_traceback_later(job["seconds"], exit=True, file=late)
-        arrays: dict[str, Any] = {}
-        np.seterr(all="ignore")
+    arrays: dict[str, Any] = {}
+    np.seterr(all="ignore")
+    with ends_after(job["seconds"], folder / "late.txt"):
         results = [run(one, arguments, arrays) for one in job["jobs"]]
-        faulthandler.cancel_dump_traceback_later()
     np.savez(folder / "results.npz", allow_pickle=False, **arrays)
     part = folder / "results.part"
     part.write_text(json.dumps(results), encoding="utf-8")

@@ -196,13 +196,11 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
             with np.load(folder / "results.npz", allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             return [_outcome(result, arrays) for result in results]
-        late = folder / "late.txt"
-        where = re.findall(
-            rf'File "{re.escape(child.FILE)}", line (\d+)',
-            late.read_text(errors="replace") if late.exists() else "",
-        )
-        if where or code is None:
-            line = int(where[0]) if where else None
+        file = folder / "late.txt"
+        late = file.read_text(errors="replace") if file.exists() else ""
+        if late or code is None:
+            where = re.search(rf'File "{re.escape(child.FILE)}", line (\d+)', late)
+            line = int(where[1]) if where else None
             problem = Problem("timeout", line, text=f"{seconds:g}")
         else:
             stderr = folder / "stderr"
