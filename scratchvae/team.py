@@ -13,8 +13,10 @@ its parts, weighted by their numbers of rows. Worker k of W takes a step thus:
 4. it waits until all have done so.
 
 Parameters, gradients and the optimizer's memory lie in memory that the processes share. The layers
-do not know. The random numbers are those of one process: each worker draws the noise of the whole
-batch and uses its rows. Sums are rounded in another order, as with another number of BLAS threads.
+do not know. The random numbers are those of one process: the workers draw the noise of their rows
+in turn, each from where the one before left the generator. So that they do not wait for one
+another, worker 0 draws for its next step before 2., the others draw when they begin theirs. Sums
+are rounded in another order, as with another number of BLAS threads.
 
 The workers are forked anew for each epoch, so that whatever a callback has set holds for them too;
 between epochs all arrays are the model's own again. Only on Linux can a process that has loaded
@@ -23,6 +25,7 @@ NumPy be trusted to fork, and there only while no other thread of it computes.
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import os
@@ -31,8 +34,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,11 @@ LOOKS = 1000
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 0.2  # seconds of sleep between looks at whether the others are still there
 
-Batches = Iterator[tuple[Array, Array | None]]
+Batch = tuple[Array, Array | None]  # rows of the data, and their noise
+Turn = Callable[[Any], AbstractContextManager[None]]
+#: ``batches(k, W, turn)`` yields worker k's part of each batch; it draws its noise from a generator
+#: ``rng`` within ``with turn(rng)``.
+Batches = Callable[[int, int, Turn], Iterator[Batch]]
 Terms = dict[str, Any]
 
 
@@ -106,28 +113,31 @@ class Team:
         self.scratch = np.empty((2, BLOCK), dtype=dtype)
 
     @contextmanager
-    def epoch(
-        self, optimizer: Optimizer, batches: Callable[[int, int], Batches]
-    ) -> Iterator[Callable[[], Terms]]:
+    def epoch(self, optimizer: Optimizer, batches: Batches) -> Iterator[Callable[[], Terms]]:
         """Start the others, and yield a function that takes a step together with them.
 
-        ``batches(k, W)`` gives worker k's part of each batch and its noise. The function returns
-        the terms of the whole batch's loss, or raises WorkerError. The others end with the block.
+        The function returns the terms of the whole batch's loss, or raises WorkerError. The others
+        end with the block.
         """
         self.optimizer, self.talk = optimizer, _Talk(self.workers)
         me, others = os.getpid(), dict[int, int]()  # k by process
+        check = partial(self.talk.see_alive, others)
         with self._shared_by_all(), _blas().limit(limits=_threads_each(self.workers)):
             try:
                 with _uninterrupted():
                     for k in range(1, self.workers):
                         process = _fork()
                         if not process:
-                            self._work(k, batches(k, self.workers), me)
+                            self._work(k, batches, me)
                         others[process] = k
-                mine = batches(0, self.workers)
+                mine = batches(0, self.workers, partial(self.talk.turn, 0, check))
+                ahead = next(mine)
 
                 def step() -> Terms:
-                    terms = self._step(0, *next(mine), lambda: self.talk.see_alive(others))
+                    nonlocal ahead
+                    self._backward(0, *ahead)
+                    ahead = next(mine, ahead)
+                    terms = self._update(0, check)
                     return dict(zip(self.model.term_names, terms.tolist(), strict=True))
 
                 yield step
@@ -156,8 +166,9 @@ class Team:
                 vector[...] = self.memory[name]
             optimizer.memory = memory
 
-    def _work(self, k: int, mine: Batches, parent: int) -> None:
+    def _work(self, k: int, batches: Batches, parent: int) -> None:
         """Take all steps of the epoch as worker k, in a process of its own; never return."""
+        check = partial(self.talk.see_parent, parent)
         try:
             for number in STOPPING:  # worker 0 decides when all stop
                 signal.signal(number, signal.SIG_IGN)
@@ -166,32 +177,34 @@ class Team:
                     with suppress(OSError):
                         os.close(descriptor)
             self.model.move(self.theta, self.grads[k])
+            mine = batches(k, self.workers, partial(self.talk.turn, k, check))
             for batch, noise in mine:
-                self._step(k, batch, noise, lambda: self.talk.see_parent(parent))
+                self._backward(k, batch, noise)
+                self._update(k, check)
             self.talk.finished[k] = 1
         except BaseException as error:
             self.talk.complain(k, error)
         finally:
             os._exit(0)
 
-    def _step(self, k: int, batch: Array, noise: Array | None, check: Callable[[], None]) -> Array:
-        """Take a step as worker k; return the loss terms of the whole batch."""
+    def _backward(self, k: int, batch: Array, noise: Array | None) -> None:
+        """Compute worker k's gradient and the terms of its loss."""
         model = self.model
         self.rows[k] = len(batch)
         if len(batch):  # or what stands there from the step before gets the weight 0
             model.forward(batch, noise)
             model.backward()
             self.terms[k] = [model.terms[name] for name in model.term_names]
-        self.talk.meet(0, k, check)
-        weights = self.rows / self.rows.sum()
-        terms: Array = weights @ self.terms
-        self._update(k, weights.tolist())
-        self.talk.meet(1, k, check)
-        return terms
 
-    def _update(self, k: int, weights: list[float]) -> None:
-        """On every W-th block of the parameters, add up the gradients and step the optimizer."""
-        optimizer = self.optimizer
+    def _update(self, k: int, check: Callable[[], None]) -> Array:
+        """Add up all workers' gradients and step the optimizer on every W-th block of parameters.
+
+        Returns the terms of the whole batch's loss.
+        """
+        self.talk.meet(0, k, check)
+        shares = self.rows / self.rows.sum()
+        terms: Array = shares @ self.terms
+        weights, optimizer = shares.tolist(), self.optimizer
         optimizer.t += 1
         scalars = optimizer.scalars(optimizer.t)
         for block in self.blocks[k :: self.workers]:
@@ -202,6 +215,8 @@ class Team:
                 total += term
             optimizer.update(self.theta[block], total, scalars, block.start)
             optimizer.flush(block)
+        self.talk.meet(1, k, check)
+        return terms
 
 
 class _Talk:
@@ -209,6 +224,9 @@ class _Talk:
 
     def __init__(self, workers: int) -> None:
         self.gates = [[_flag() for _ in range(workers)] for _ in range(2)]
+        self.turns = [_flag() for _ in range(workers)]
+        self.turns[0].release()
+        self.generator = _shared((1000,), np.dtype(np.uint8))  # its state, in JSON
         self.over = _shared((1,), np.dtype(np.uint8))
         self.finished = _shared((workers,), np.dtype(np.uint8))
         self.complaints = _shared((workers, 500), np.dtype(np.uint8))
@@ -220,13 +238,19 @@ class _Talk:
             if j != k:
                 flag.release()
         for _ in range(len(flags) - 1):
-            for _ in range(LOOKS):
-                if flags[k].acquire(False):
-                    break
-                os.sched_yield()
-            else:
-                while not flags[k].acquire(True, PATIENCE):
-                    check()
+            _wait(flags[k], check)
+
+    @contextmanager
+    def turn(self, k: int, check: Callable[[], None], rng: Any) -> Iterator[None]:
+        """Let ``rng`` draw from where the worker before has left its own."""
+        _wait(self.turns[k], check)
+        if state := self.generator.tobytes().rstrip(b"\0"):
+            rng.bit_generator.state = json.loads(state)
+        yield
+        state = json.dumps(rng.bit_generator.state).encode()
+        self.generator[: len(state)] = np.frombuffer(state, np.uint8)
+        self.generator[len(state) :] = 0
+        self.turns[(k + 1) % len(self.turns)].release()
 
     def complain(self, k: int, error: BaseException) -> None:
         """Leave a line for worker 0."""
@@ -251,6 +275,16 @@ class _Talk:
                 how = self.complaints[k].tobytes().rstrip(b"\0").decode(errors="replace")
                 how = how or (f"signal {-code}{short}" if code else "for no known reason")
                 raise WorkerError(f"a process of the training ended before its work did ({how})")
+
+
+def _wait(flag: Any, check: Callable[[], None]) -> None:
+    """Wait for a semaphore; ``check`` raises where nobody will ever raise it."""
+    for _ in range(LOOKS):
+        if flag.acquire(False):
+            return
+        os.sched_yield()
+    while not flag.acquire(True, PATIENCE):
+        check()
 
 
 def _status(process: int) -> int | None:

@@ -28,7 +28,17 @@ from scratchvae.bar import ProgressBar
 from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model
 from scratchvae.optim import Optimizer, make_optimizer
-from scratchvae.team import Batches, Team, Terms, WorkerError, obstacle, on_stop, part_of
+from scratchvae.team import (
+    Batch,
+    Batches,
+    Team,
+    Terms,
+    Turn,
+    WorkerError,
+    obstacle,
+    on_stop,
+    part_of,
+)
 
 # From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
 SHUFFLE, NOISE, VALIDATION = 1, 2, 3
@@ -282,16 +292,21 @@ def _steps(
                 training.step = i + 1
                 yield
 
-    def batches(k: int, workers: int) -> Batches:
-        """Yield worker k's part of each batch that is left, and of its noise."""
+    def batches(k: int, workers: int, turn: Turn) -> Iterator[Batch]:
+        """Yield worker k's part of each batch that is left, and its noise."""
         for i in range(first, training.steps_an_epoch):
-            batch = x[order[i * size : (i + 1) * size]]
-            if training.binarize:
-                batch = binarized(rng, batch)
-            noise = model.draw_noise(rng, batch)
+            rows = order[i * size : (i + 1) * size]
+            part = part_of(k, workers, len(rows))
+            if training.binarize:  # the noise of the first row follows on the pixels of the last
+                batch = binarized(rng, x[rows])
+                noise = model.draw_noise(rng, batch)
+                batch, noise = batch[part], None if noise is None else noise[part]
+            else:
+                batch = x[rows[part]]
+                with turn(rng):
+                    noise = model.draw_noise(rng, batch)
             if i >= done:
-                part = part_of(k, workers, len(batch))
-                yield batch[part], None if noise is None else noise[part]
+                yield batch, noise
 
     steps = partial(_alone, model) if team is None else team.epoch
     with steps(training.optimizer, batches) as step:
@@ -303,11 +318,9 @@ def _steps(
 
 
 @contextmanager
-def _alone(
-    model: Model, optimizer: Optimizer, batches: Callable[[int, int], Batches]
-) -> Iterator[Callable[[], Terms]]:
+def _alone(model: Model, optimizer: Optimizer, batches: Batches) -> Iterator[Callable[[], Terms]]:
     """Yield a function that takes a step on the next batch, as ``Team.epoch`` does."""
-    whole = batches(0, 1)
+    whole = batches(0, 1, nullcontext)
 
     def step() -> Terms:
         model.forward(*next(whole))

@@ -132,6 +132,22 @@ def test_the_workers_have_different_rows(monkeypatch):
     assert np.abs(twice.theta - honest.theta).max() > 1e-3
 
 
+@pytest.mark.parametrize(("binarize", "rows"), [(False, 4 + 4 + 2), (True, 21)])
+def test_each_draws_the_noise_of_its_rows(monkeypatch, binarize, rows):
+    """Unless it must know where the pixels end that are drawn before."""
+    model, drawn = MODELS["dae"](), []
+    real = model.draw_noise
+
+    def draw_noise(rng, x):
+        drawn.append(len(x))
+        return real(rng, x)
+
+    monkeypatch.setattr(model, "draw_noise", draw_noise)
+    settings = {**SETTINGS, "binarize": binarize, "epochs": 1}
+    fit(model, data(dtype="float32"), workers=2, **settings)
+    assert sum(drawn) == rows  # in worker 0
+
+
 def test_two_runs_are_the_same_bit_for_bit():
     first, _, history = trained(workers=3)
     second, _, again = trained(workers=3)
@@ -267,15 +283,16 @@ def stop_at(monkeypatch, model, step, what=None):
 
 
 @pytest.mark.parametrize("step", [1, 4, 8])
-def test_stopped_and_resumed_bit_for_bit(monkeypatch, step):
-    whole, _, history = trained(workers=2, binarize=True)
-    model, kept = MODELS["vae"](dtype="float64"), []
+@pytest.mark.parametrize("binarize", [False, True])
+def test_stopped_and_resumed_bit_for_bit(monkeypatch, step, binarize):
+    whole, _, history = trained("dae", workers=3, binarize=binarize)
+    model, kept = MODELS["dae"](dtype="float64"), []
     stop_at(monkeypatch, model, step)
     with pytest.raises(Stopped):
-        fit(model, data(), workers=2, binarize=True, callbacks=[kept.append], **SETTINGS)
+        fit(model, data(), workers=3, binarize=binarize, callbacks=[kept.append], **SETTINGS)
     assert kept[-1].step == step % 3
     monkeypatch.undo()
-    resumed = fit(model, data(), workers=2, epochs=3, resume=kept[-1])
+    resumed = fit(model, data(), workers=3, epochs=3, resume=kept[-1])
     np.testing.assert_array_equal(model.theta, whole.theta)
     assert resumed.columns == history.columns
 
@@ -354,13 +371,13 @@ def end_itself(how):
         ("failed", r"\(ArithmeticError: row 7\)"),
     ],
 )
-@pytest.mark.parametrize("where", ["forward", "update"])
+@pytest.mark.parametrize("where", ["draw_noise", "forward", "update"])
 def test_a_worker_that_ends(monkeypatch, how, reason, where):
     """In the second epoch: the model is set back to the end of the first."""
     after_one, *_ = trained(workers=2, epochs=1)
     model, kept, me = MODELS["vae"](dtype="float64"), [], os.getpid()
     training = Training(OPTIMIZERS["adam"](), seed=3, n_examples=21, batch_size=8)
-    whose = model if where == "forward" else training.optimizer
+    whose = training.optimizer if where == "update" else model
     real = getattr(whose, where)
 
     def ends(*args):
