@@ -28,8 +28,8 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,20 @@ def row(name: str, seconds: list[float], steps: float, ours: list[float] | None)
 # ---------------------------------------------------------------------------------- the tables
 
 
+@contextmanager
+def ours(setting: Setting, arguments: argparse.Namespace) -> Iterator[dict[str, Epoch]]:
+    """Yield our epochs, in as many processes as there are threads and in one."""
+    processes = [Ours(setting, arguments.images, workers) for workers in (arguments.threads, 1)]
+    names = ("scratchvae", "scratchvae, one process")
+    yield {name: process.epoch for name, process in zip(names, processes, strict=True)}
+    for process in processes:
+        process.close()
+
+
 def main_table(arguments: argparse.Namespace) -> list[Row]:
     """An epoch of the VAE of lesson 12, all rivals."""
     setting, x = Setting(), rivals.digits(arguments.images)
-    ours = [Ours(setting, len(x), workers) for workers in (arguments.threads, 1)]
-    epochs: dict[str, Epoch] = {
-        "scratchvae": ours[0].epoch,
-        "scratchvae, one process": ours[1].epoch,
-        "its matrix products alone": rivals.products_epoch(setting, x),
-    }
+    epochs: dict[str, Epoch] = {"its matrix products alone": rivals.products_epoch(setting, x)}
     if importlib.util.find_spec("torch"):
         import torch
 
@@ -117,9 +122,8 @@ def main_table(arguments: argparse.Namespace) -> list[Row]:
         )
     if importlib.util.find_spec("jax"):
         epochs["JAX, jit"] = rivals.jax_epoch(setting, x)
-    seconds = interleave(epochs, arguments.rounds)
-    for each in ours:
-        each.close()
+    with ours(setting, arguments) as scratchvae:
+        seconds = interleave(scratchvae | epochs, arguments.rounds)
     steps = math.ceil(arguments.images / setting.batch)
     rows = [row(name, s, steps, seconds["scratchvae"]) for name, s in seconds.items()]
     if importlib.util.find_spec("easyvae"):  # far slower: 256 images are enough
@@ -143,19 +147,14 @@ def settings_table(arguments: argparse.Namespace) -> list[Row]:
     torch.set_num_threads(arguments.threads)
     x, rows = rivals.digits(arguments.images), []
     for setting in SETTINGS:
-        ours = [Ours(setting, len(x), workers) for workers in (arguments.threads, 1)]
-        epochs: dict[str, Epoch] = {
-            "scratchvae": ours[0].epoch,
-            "one process": ours[1].epoch,
-            "eager": rivals.torch_epoch(setting, x),
-        }
-        seconds, steps = interleave(epochs, arguments.rounds), math.ceil(len(x) / setting.batch)
-        for each in ours:
-            each.close()
-        found = row(str(setting), seconds["scratchvae"], steps, None)
-        found["PyTorch"] = 1e3 * statistics.median(seconds["eager"]) / steps
+        with ours(setting, arguments) as scratchvae:
+            epochs = scratchvae | {"PyTorch": rivals.torch_epoch(setting, x)}
+            seconds, steps = interleave(epochs, arguments.rounds), math.ceil(len(x) / setting.batch)
+        both, one, eager = seconds.values()
+        found = row(str(setting), both, steps, None)
+        found["PyTorch"] = 1e3 * statistics.median(eager) / steps
         found["ratio"] = found["PyTorch"] / found["ms_a_step"]
-        found["one process"] = 1e3 * statistics.median(seconds["one process"]) / steps
+        found["one process"] = 1e3 * statistics.median(one) / steps
         rows.append(found)
     return rows
 
@@ -188,15 +187,15 @@ def memory_table(arguments: argparse.Namespace) -> list[Row]:
     """By how much an epoch of `fit` makes its processes grow at most, beside the images."""
     rows = []
     for workers in (1, arguments.threads):
-        ours = Ours(Setting(), arguments.images, workers)
-        before = most = resident(ours.process.pid)
-        training = threading.Thread(target=ours.epoch)
+        process = Ours(Setting(), arguments.images, workers)
+        before = most = resident(process.process.pid)
+        training = threading.Thread(target=process.epoch)
         training.start()
         while training.is_alive():
-            most = max(most, resident(ours.process.pid))
+            most = max(most, resident(process.process.pid))
         name = f"fit, {workers} process{'es' if workers > 1 else ''}"
         rows.append({"name": name, "above_MiB": most - before})
-        ours.close()
+        process.close()
     return rows
 
 

@@ -138,6 +138,12 @@ def _train(
             except DivergedError as error:
                 runs.save_run(directory, model, training, notes)
                 raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
+            except team.WorkerError as error:
+                runs.save_run(directory, model, training, notes)
+                raise team.WorkerError(
+                    f"{error}; saved {directory / 'model.npz'}. Go on with: {resume}, in one "
+                    "process with --threads 1"
+                ) from None
     seconds = time.perf_counter() - started
     runs.draw_pictures(directory, model, training.history, data)
     figures = {"epochs": training.epoch, **training.history.last()}

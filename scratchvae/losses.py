@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module
+from scratchvae.backend import Array, array_module, device_of
 from scratchvae.layers import Remembered, sigmoid
 
 LOG_2PI = math.log(2 * math.pi)
+CACHED = 1 << 18  # bytes of an array; beside it some five others of the same size
 
 
 class Loss(ABC):
@@ -82,6 +84,13 @@ class MeanSquaredError(Loss):
         return dy
 
 
+def _blocks(rows: Array) -> Iterator[slice]:
+    """Yield slices of rows whose arrays a processor's cache can hold; on the GPU all rows."""
+    parts = math.ceil(rows.nbytes / CACHED) if device_of(rows) == "cpu" else 1
+    step = math.ceil(len(rows) / parts)
+    return (slice(start, start + step) for start in range(0, len(rows), step))
+
+
 class BernoulliNLL(Loss):
     """-log p(x|l) for pixels x in [0, 1] and logits l, summed over pixels, in nats.
 
@@ -102,17 +111,15 @@ class BernoulliNLL(Loss):
     of x. Kingma, Welling 2014, appendix C.1.
     """
 
-    p_minus_x: Array = Remembered()
-    negative: Array = Remembered()
-    t: Array = Remembered()
+    slope: Array = Remembered()  # (p - x - t (p + x - 1)) / (1 + t)
 
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the NLL of each example, (B,), in nats."""
+        self._check(output, x)
         return self._pieces(output, x)[0]
 
     def _pieces(self, logits: Array, x: Array) -> tuple[Array, Array, Array]:
         """Return the NLL of each example, p - x, and t."""
-        self._check(logits, x)
         xp = array_module(logits)
         t = xp.abs(logits)
         xp.negative(t, out=t)
@@ -123,19 +130,23 @@ class BernoulliNLL(Loss):
         return nll.sum(axis=1), p_minus_x, t
 
     def forward(self, output: Array, x: Array) -> Array:
-        """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves backward too."""
-        nll, self.p_minus_x, self.t = self._pieces(output, x)
-        self.x, self.negative = x, output < 0
+        """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves the gradient too."""
+        self._check(output, x)
+        xp = array_module(output)
+        nll, slope = xp.empty(len(x), output.dtype), xp.empty_like(output)
+        for rows in _blocks(output):
+            nll[rows], p_minus_x, t = self._pieces(output[rows], x[rows])
+            part = slope[rows]
+            xp.subtract(x[rows], output[rows] < 0, out=part)  # p + x - 1
+            part *= t
+            xp.subtract(p_minus_x, part, out=part)
+            part /= 1 + t
+        self.slope = slope
         return nll.mean()
 
     def backward(self) -> Array:
         """Return dl = (p - x - t (p + x - 1)) / (1 + t) / B = (sigmoid(l) - x) / B."""
-        dlogits = self.x - self.negative  # p + x - 1
-        dlogits *= self.t
-        array_module(dlogits).subtract(self.p_minus_x, dlogits, out=dlogits)
-        dlogits /= 1 + self.t
-        dlogits *= 1 / len(dlogits)
-        return dlogits
+        return self.slope * (1 / len(self.slope))
 
     def mean(self, output: Array) -> Array:
         """Return the pixels' probabilities sigmoid(l), (B, D)."""

@@ -377,6 +377,6 @@ def _fork() -> int:
             return os.fork()
         except OSError as error:
             raise WorkerError(
-                f"no process could be started for the training ({error.strerror}); "
-                "go on with workers=1, or --threads 1"
+                f"no process could be started for the training ({error.strerror}); workers=1 needs "
+                "none"
             ) from None

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from scratchvae import BernoulliNLL, GaussianNLL, MeanSquaredError
+from scratchvae import BernoulliNLL, GaussianNLL, MeanSquaredError, losses
 from scratchvae.losses import Loss
 
 LOG2, LOG3, LOG_2PI = math.log(2), math.log(3), math.log(2 * math.pi)
@@ -145,6 +145,21 @@ def test_a_confidently_right_pixel_keeps_its_small_loss_and_gradient():
     loss = BernoulliNLL()
     assert loss.forward(np.array([[-80.0]], "float32"), np.zeros((1, 1), "float32")) > 0
     assert loss.backward()[0, 0] == pytest.approx(math.exp(-80), rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8])
+@pytest.mark.parametrize("cached", [1, 8 * 784, 3 * 8 * 784 - 1])
+def test_bernoulli_block_by_block_is_the_whole_bit_for_bit(monkeypatch, rows, cached):
+    rng = np.random.default_rng(0)
+    x, output = rng.random((rows, 784)), 4 * rng.standard_normal((rows, 784))
+    whole, blocks = BernoulliNLL(), BernoulliNLL()
+    want = whole.forward(output, x), whole.backward()
+    monkeypatch.setattr(losses, "CACHED", cached)
+    found = list(losses._blocks(output))
+    assert sum(len(output[block]) for block in found) == rows
+    assert max(output[block].nbytes for block in found) < cached + output[0].nbytes
+    assert blocks.forward(output, x) == want[0]
+    np.testing.assert_array_equal(blocks.backward(), want[1])
 
 
 def test_bernoulli_with_grey_targets_is_smallest_at_their_logit():

@@ -406,7 +406,7 @@ def test_no_process_to_be_had(monkeypatch):
     monkeypatch.setattr(os, "fork", fork)
     model = MODELS["vae"](dtype="float64")
     theta, values = model.theta, model.theta.copy()
-    with pytest.raises(WorkerError, match=r"could be started .* \(Resource .*\); .* workers=1"):
+    with pytest.raises(WorkerError, match=r"could be started .* \(Resource .*\); workers=1 needs"):
         fit(model, data(), workers=4, **SETTINGS)
     assert model.theta is theta
     np.testing.assert_array_equal(theta, values)
@@ -587,14 +587,44 @@ def test_suggested(monkeypatch, threads, batch_size, workers):
     assert team.suggested(batch_size) == workers
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_command_line_uses_as_many_as_it_may(monkeypatch, tmp_path, threads):
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Two epochs of training in two processes."""
     np.savez(tmp_path / "x.npz", x_train=data(200, "float32"))
-    given = []
     monkeypatch.setattr("scratchvae.runs.draw_pictures", lambda *args: None)
     monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(team, "_threads", lambda: 2)
+    argv = ["train", "vae", "--data", str(tmp_path / "x.npz"), "--out", str(tmp_path / "run")]
+    return [*argv, "--epochs", "2", "--hidden", "5", "--n-latent", "2", "--quiet"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_command_line_uses_as_many_as_it_may(monkeypatch, command, threads):
+    given = []
     monkeypatch.setattr(team, "_threads", lambda: threads)
     monkeypatch.setattr(cli, "fit", lambda *a, **kw: given.append(kw["workers"]) or fit(*a, **kw))
-    argv = ["train", "vae", "--data", str(tmp_path / "x.npz"), "--out", str(tmp_path / "run")]
-    assert cli.main([*argv, "--epochs", "1", "--hidden", "5", "--n-latent", "2", "--quiet"]) == 0
+    assert cli.main(command) == 0
     assert given == [threads]
+
+
+def test_the_command_line_says_how_to_go_on(monkeypatch, command, tmp_path, capsys):
+    real = team.Team._work
+
+    def work(self, *args):  # in the second epoch
+        if self.optimizer.t > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self, *args)
+
+    monkeypatch.setattr(team.Team, "_work", work)
+    monkeypatch.setattr(team, "PATIENCE", 0.02)
+    assert cli.main(command) == 2
+    run = tmp_path / "run"
+    assert capsys.readouterr().err == (
+        "scratchvae: error: a process of the training ended before its work did (signal 9; was "
+        f"memory short?); saved {run / 'model.npz'}. Go on with: scratchvae train vae --resume "
+        f"{run}, in one process with --threads 1\n"
+    )
+    monkeypatch.setattr(team.Team, "_work", real)
+    resumed = ["train", "vae", "--resume", str(run), "--quiet"]
+    assert cli.main(resumed) == 0
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
