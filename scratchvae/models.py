@@ -174,7 +174,10 @@ class Model(ABC):
 
     @abstractmethod
     def draw_noise(self, rng: Any, x: Array) -> Array:
-        """Draw what ``forward(x, noise)`` takes for this batch from the generator ``rng``."""
+        """Draw what ``forward(x, noise)`` takes for this batch from the generator ``rng``.
+
+        Row after row: drawn in parts, one after the other, the batch gets the same numbers.
+        """
 
     @abstractmethod
     def forward(self, x: Array, noise: Array | None = None) -> Array:
