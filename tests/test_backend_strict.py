@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from scratchvae import checkpoint, cli, evaluate, losses, train
+from scratchvae import checkpoint, cli, evaluate, train
 from scratchvae.backend import (
     GpuUnavailableError,
     array_module,
@@ -168,14 +168,6 @@ def test_losses_give_the_cpus_numbers(gpu: Gpu, name: str) -> None:
     gpu.check(gradient, host.backward())
     gpu.check(parts, host.per_example(output, x))
     gpu.check(mean, host.mean(output))
-
-
-def test_on_the_gpu_no_batch_is_cut_into_blocks(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each would take kernels of its own."""
-    monkeypatch.setattr(losses, "CACHED", 8)
-    x = data(B, D)
-    assert len(list(losses._blocks(x))) == B
-    assert list(losses._blocks(to_device(x, "gpu"))) == [slice(0, B)]
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -158,8 +158,17 @@ def test_bernoulli_block_by_block_is_the_whole_bit_for_bit(monkeypatch, rows, ca
     found = list(losses._blocks(output))
     assert sum(len(output[block]) for block in found) == rows
     assert max(output[block].nbytes for block in found) < cached + output[0].nbytes
+    assert len(found) <= math.ceil(output.nbytes / cached)
     assert blocks.forward(output, x) == want[0]
     np.testing.assert_array_equal(blocks.backward(), want[1])
+
+
+def test_on_the_gpu_no_batch_is_cut_into_blocks(monkeypatch):
+    """Each would take kernels of its own."""
+    monkeypatch.setattr(losses, "CACHED", 8)
+    assert len(list(losses._blocks(np.zeros((5, 3))))) == 5
+    monkeypatch.setattr(losses, "device_of", lambda array: "gpu")
+    assert list(losses._blocks(np.zeros((5, 3)))) == [slice(0, 5)]
 
 
 def test_bernoulli_with_grey_targets_is_smallest_at_their_logit():
