@@ -133,7 +133,8 @@ class BernoulliNLL(Loss):
         """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves the gradient too."""
         self._check(output, x)
         xp = array_module(output)
-        nll, slope = xp.empty(len(x), output.dtype), xp.empty_like(output)
+        dtype = xp.result_type(output, x)
+        nll, slope = xp.empty(len(x), dtype), xp.empty(x.shape, dtype)
         for rows in _blocks(output):
             nll[rows], p_minus_x, t = self._pieces(output[rows], x[rows])
             part = slope[rows]

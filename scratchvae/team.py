@@ -131,12 +131,13 @@ class Team:
                             self._work(k, batches, me)
                         others[process] = k
                 mine = batches(0, self.workers, partial(self.talk.turn, 0, check))
-                ahead = next(mine)
+                ahead = next(mine, None)  # None too where the last step was behind the resume
 
                 def step() -> Terms:
                     nonlocal ahead
+                    assert ahead is not None
                     self._backward(0, *ahead)
-                    ahead = next(mine, ahead)
+                    ahead = next(mine, None)
                     terms = self._update(0, check)
                     return dict(zip(self.model.term_names, terms.tolist(), strict=True))
 

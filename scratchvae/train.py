@@ -303,8 +303,8 @@ def _steps(
                 batch, noise = batch[part], None if noise is None else noise[part]
             else:
                 batch = x[rows[part]]
-                with turn(rng):
-                    noise = model.draw_noise(rng, batch)
+                with turn(rng):  # a batch may have fewer rows than there are workers
+                    noise = model.draw_noise(rng, batch) if len(batch) else None
             if i >= done:
                 yield batch, noise
 

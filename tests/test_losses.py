@@ -163,6 +163,15 @@ def test_bernoulli_block_by_block_is_the_whole_bit_for_bit(monkeypatch, rows, ca
     np.testing.assert_array_equal(blocks.backward(), want[1])
 
 
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
+def test_bernoulli_in_the_wider_of_two_dtypes(dtypes):
+    rng, loss = np.random.default_rng(0), BernoulliNLL()
+    output, x = (rng.random((5, 3)).astype(dtype) for dtype in dtypes)
+    total = loss.forward(output, x)
+    assert total == loss.per_example(output, x).mean()
+    assert total.dtype == loss.backward().dtype == np.float64
+
+
 def test_on_the_gpu_no_batch_is_cut_into_blocks(monkeypatch):
     """Each would take kernels of its own."""
     monkeypatch.setattr(losses, "CACHED", 8)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -116,12 +117,19 @@ def test_float32_agrees_to_a_millionth_after_ten_steps():
     np.testing.assert_allclose(several.theta, one.theta, rtol=1e-6, atol=1e-6)
 
 
-def test_fewer_examples_than_workers():
+def test_fewer_examples_than_workers(monkeypatch):
     x = data(9)  # the last batch is one example
-    one, _, history = trained(x=x)
-    several, _, history_of_several = trained(x=x, workers=4)
+    real = DenoisingAutoencoder.draw_noise
+
+    def draw_noise(self, rng, x):
+        assert x.max() <= 1
+        return real(self, rng, x)
+
+    monkeypatch.setattr(DenoisingAutoencoder, "draw_noise", draw_noise)
+    one, _, history = trained("dae", x=x)
+    several, _, history_of_several = trained("dae", x=x, workers=4)
     np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
-    assert history_of_several["loss"] == pytest.approx(history["loss"], rel=1e-12)
+    assert history_of_several["mse"] == pytest.approx(history["mse"], rel=1e-12)
 
 
 def test_the_workers_have_different_rows(monkeypatch):
@@ -295,6 +303,22 @@ def test_stopped_and_resumed_bit_for_bit(monkeypatch, step, binarize):
     resumed = fit(model, data(), workers=3, epochs=3, resume=kept[-1])
     np.testing.assert_array_equal(model.theta, whole.theta)
     assert resumed.columns == history.columns
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resumed_between_the_last_step_and_the_end_of_the_epoch(monkeypatch, workers):
+    """As where the memory was too short for the validation."""
+    whole, *_ = trained(workers=workers, validation=data(9))
+    model = MODELS["vae"](dtype="float64")
+    training = Training(OPTIMIZERS["adam"](), seed=3, n_examples=21, batch_size=8)
+    settings = {"validation": data(9), "epochs": 3, "resume": training, "workers": workers}
+    monkeypatch.setattr("scratchvae.train.mean_terms", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        fit(model, data(), **settings)
+    assert (training.epoch, training.step) == (0, 3)
+    monkeypatch.undo()
+    fit(model, data(), **settings)
+    np.testing.assert_array_equal(model.theta, whole.theta)
 
 
 @pytest.mark.parametrize("in_a_thread", [False, True])
