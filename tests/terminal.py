@@ -20,10 +20,13 @@ ESCAPES = re.compile(
     r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])"
 )
 
-# A session leader does not own the terminal that it was handed; here it takes it, for Ctrl-C.
+# A session leader does not own the terminal that it was handed; here it takes it, for Ctrl-C. Where
+# the tests run in the background of a script or under nohup, they ignore it, which is inherited.
 IN_THE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
