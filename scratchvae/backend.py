@@ -6,13 +6,16 @@ chosen globally and nothing has to be set before an import.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray: no static type covers both
+T = TypeVar("T")
 
 DEVICES = ("cpu", "gpu", "auto")
 
@@ -102,6 +105,32 @@ def to_host(x: Array) -> Any:
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
     return array_module(x).asnumpy(x)
+
+
+def fused(function: Callable[..., T]) -> Callable[..., T]:
+    """Let the GPU compute ``function(xp, *arguments)`` in one kernel; NumPy calls it as it stands.
+
+    The function computes element by element, from arrays and numbers alone: it knows neither shapes
+    nor values, and its results are new arrays or stand in those that it was given. Numbers reach it
+    in the dtype of its first array and its own are integers: where ``cupy.fuse`` meets Python's
+    floats, CuPy 13.6 on NumPy 2 computes in float64.
+    """
+
+    @functools.wraps(function)
+    def call(xp: Any, *arguments: Any) -> T:
+        if xp is np:
+            return function(np, *arguments)
+        number = next(a.dtype.type for a in arguments if isinstance(a, xp.ndarray))
+        given = (number(a) if isinstance(a, int | float) else a for a in arguments)
+        result: T = _kernel(xp, function)(*given)
+        return result
+
+    return call
+
+
+@functools.cache
+def _kernel(xp: Any, function: Callable[..., Any]) -> Any:
+    return xp.fuse(kernel_name=function.__name__)(functools.partial(function, xp))
 
 
 def generator(device: str, *entropy: int) -> Any:

@@ -5,7 +5,9 @@ Shapes: mu, logvar, eps, z are (B, L). ``logvar`` is log sigma^2, so sigma = exp
 
 from __future__ import annotations
 
-from scratchvae.backend import Array, array_module
+from typing import Any
+
+from scratchvae.backend import Array, array_module, fused
 from scratchvae.layers import Remembered
 
 
@@ -37,13 +39,19 @@ class Reparameterize:
 
     def apply(self, mu: Array, logvar: Array, eps: Array) -> Array:
         """Return z = mu + exp(logvar / 2) * eps and remember nothing; many eps may share one mu."""
-        return mu + array_module(logvar).exp(logvar / 2) * eps
+        return self._sample(array_module(mu), mu, logvar, eps)[0]
 
     def forward(self, mu: Array, logvar: Array, eps: Array) -> Array:
         """Return z = mu + exp(logvar / 2) * eps, all (B, L), and remember sigma * eps."""
         _check("Reparameterize: mu, logvar and eps", mu, logvar, eps)
-        self.sigma_eps = array_module(logvar).exp(logvar / 2) * eps
-        return mu + self.sigma_eps
+        z, self.sigma_eps = self._sample(array_module(mu), mu, logvar, eps)
+        return z
+
+    @staticmethod
+    @fused
+    def _sample(xp: Any, mu: Array, logvar: Array, eps: Array) -> tuple[Array, Array]:
+        sigma_eps = xp.exp(logvar / 2) * eps
+        return mu + sigma_eps, sigma_eps
 
     def backward(self, dz: Array) -> tuple[Array, Array]:
         """Return dmu = dz and dlogvar = dz * eps * sigma / 2, each (B, L)."""
@@ -72,16 +80,18 @@ class GaussianKL:
 
     def per_example(self, mu: Array, logvar: Array) -> Array:
         """Return the KL of each example, (B,), in nats; exactly 0 at mu = logvar = 0."""
-        return self._per_latent(mu, logvar).sum(axis=1)
+        _check("GaussianKL: mu and logvar", mu, logvar)
+        return self._kl(array_module(mu), mu, logvar).sum(axis=1)
 
     def per_latent(self, mu: Array, logvar: Array) -> Array:
         """Return the KL of each latent, averaged over the batch, (L,): which latents are in use."""
-        return self._per_latent(mu, logvar).mean(axis=0)
+        _check("GaussianKL: mu and logvar", mu, logvar)
+        return self._kl(array_module(mu), mu, logvar).mean(axis=0)
 
     @staticmethod
-    def _per_latent(mu: Array, logvar: Array) -> Array:
-        _check("GaussianKL: mu and logvar", mu, logvar)
-        return (mu * mu + array_module(logvar).expm1(logvar) - logvar) / 2
+    @fused
+    def _kl(xp: Any, mu: Array, logvar: Array) -> Array:
+        return (mu * mu + xp.expm1(logvar) - logvar) / 2
 
     def forward(self, mu: Array, logvar: Array) -> Array:
         """Return the KL in nats, a scalar, and remember mu and logvar, both (B, L)."""
@@ -92,4 +102,9 @@ class GaussianKL:
     def backward(self) -> tuple[Array, Array]:
         """Return dmu = mu / B and dlogvar = (exp(logvar) - 1) / (2 B), each (B, L)."""
         batch = len(self.mu)
-        return self.mu / batch, array_module(self.logvar).expm1(self.logvar) / (2 * batch)
+        return self._gradient(array_module(self.mu), self.mu, self.logvar, batch, 2 * batch)
+
+    @staticmethod
+    @fused
+    def _gradient(xp: Any, mu: Array, logvar: Array, b: Any, b2: Any) -> tuple[Array, Array]:
+        return mu / b, xp.expm1(logvar) / b2

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module, module_for, to_device
+from scratchvae.backend import Array, array_module, fused, module_for, to_device
 
 
 class Remembered:
@@ -259,11 +259,16 @@ class Sigmoid(Layer):
     def forward(self, x: Array) -> Array:
         """Return y = sigmoid(x) and remember the slope y (1 - y)."""
         xp = array_module(x)
-        t = xp.exp(-1.0 * xp.abs(x))
-        y = xp.maximum(t, x >= 0) / (1 + t)
-        t /= (1 + t) ** 2
-        self.slope = t
+        y, self.slope = self._value_and_slope(xp, x, xp.exp(-1.0 * xp.abs(x)))
         return y
+
+    @staticmethod
+    @fused
+    def _value_and_slope(xp: Any, x: Array, t: Array) -> tuple[Array, Array]:
+        below = 1 + t
+        y = xp.maximum(t, x >= 0) / below
+        below *= below
+        return y, t / below
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array:
         """Return dx = dy y (1 - y)."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module, device_of
+from scratchvae.backend import Array, array_module, device_of, fused
 from scratchvae.layers import Remembered, sigmoid
 
 LOG_2PI = math.log(2 * math.pi)
@@ -116,18 +117,7 @@ class BernoulliNLL(Loss):
     def per_example(self, output: Array, x: Array) -> Array:
         """Return the NLL of each example, (B,), in nats."""
         self._check(output, x)
-        return self._pieces(output, x)[0]
-
-    def _pieces(self, logits: Array, x: Array) -> tuple[Array, Array, Array]:
-        """Return the NLL of each example, p - x, and t."""
-        xp = array_module(logits)
-        t = xp.abs(logits)
-        xp.negative(t, out=t)
-        xp.exp(t, out=t)
-        p_minus_x = (logits >= 0) - x
-        nll = p_minus_x * logits
-        nll += xp.log1p(t)
-        return nll.sum(axis=1), p_minus_x, t
+        return self._pieces(array_module(output), output, x)[0].sum(axis=1)
 
     def forward(self, output: Array, x: Array) -> Array:
         """Return the NLL in nats, a scalar; its exponential t = e^-|l| serves the gradient too."""
@@ -136,14 +126,32 @@ class BernoulliNLL(Loss):
         dtype = xp.result_type(output, x)
         nll, slope = xp.empty(len(x), dtype), xp.empty(x.shape, dtype)
         for rows in _blocks(output):
-            nll[rows], p_minus_x, t = self._pieces(output[rows], x[rows])
-            part = slope[rows]
-            xp.subtract(x[rows], output[rows] < 0, out=part)  # p + x - 1
-            part *= t
-            xp.subtract(p_minus_x, part, out=part)
-            part /= 1 + t
+            of_pixels = self._nll_and_slope(xp, output[rows], x[rows], slope[rows])
+            of_pixels.sum(axis=1, out=nll[rows])
         self.slope = slope
         return nll.mean()
+
+    @staticmethod
+    def _pieces(xp: Any, logits: Array, x: Array) -> tuple[Array, Array, Array]:
+        """Return the NLL of each pixel, p - x, and t."""
+        t = xp.abs(logits)
+        xp.negative(t, out=t)
+        xp.exp(t, out=t)
+        p_minus_x = (logits >= 0) - x
+        nll = p_minus_x * logits
+        nll += xp.log1p(t)
+        return nll, p_minus_x, t
+
+    @staticmethod
+    @fused
+    def _nll_and_slope(xp: Any, logits: Array, x: Array, slope: Array) -> Array:
+        """Return the NLL of each pixel and write its derivative by the logit into ``slope``."""
+        nll, p_minus_x, t = BernoulliNLL._pieces(xp, logits, x)
+        xp.subtract(x, logits < 0, out=slope)  # p + x - 1
+        slope *= t
+        xp.subtract(p_minus_x, slope, out=slope)
+        slope /= 1 + t
+        return nll
 
     def backward(self) -> Array:
         """Return dl = (p - x - t (p + x - 1)) / (1 + t) / B = (sigmoid(l) - x) / B."""

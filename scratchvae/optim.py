@@ -4,7 +4,7 @@
 vectors of the same size, allocated at the first step together with one for intermediate results;
 after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint.
 
-A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers that depend on t) and
+A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers of the update) and
 ``update`` (arithmetic on the device alone). ``graphs`` records ``update`` once and gives it the
 scalars of each step as arrays on the device.
 
@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module
+from scratchvae.backend import Array, array_module, fused
 
 #: Where a gradient stays zero (a pixel that is seldom lit) its memory decays until it is a
 #: subnormal number, with which a processor counts many times slower, and never reaches zero. So
@@ -43,13 +44,14 @@ class Optimizer(ABC):
     """The common part: checked hyperparameters, memory, the count t of steps taken."""
 
     slots: ClassVar[tuple[str, ...]] = ()  # names of the vectors it remembers
+    #: ``_update(xp, theta, g, scratch, *memory, *scalars)`` writes theta and memory in place.
+    _update: ClassVar[Callable[..., None]]
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = validate.number("learning_rate", learning_rate, ends="(]")
         self.t = 0
         self.memory: dict[str, Array] = {}
         self._scratch: Array = None
-        self._scalars: tuple[Any, ...] = ()  # this step's, for _update: floats, or 0-d arrays
 
     def step(self, theta: Array, grad: Array) -> None:
         """Change theta (P,) in place by one step along the gradient grad (P,), which stays."""
@@ -77,9 +79,9 @@ class Optimizer(ABC):
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
 
+    @abstractmethod
     def scalars(self, t: int) -> tuple[float, ...]:
-        """Return the numbers that step t >= 1 needs and that are not the same in every step."""
-        return ()
+        """Return the numbers that the update of step t >= 1 takes."""
 
     def update(self, theta: Array, grad: Array, scalars: tuple[Any, ...], first: int = 0) -> None:
         """Change theta and the memory in place; ``scalars`` are floats or 0-d arrays of its dtype.
@@ -87,14 +89,14 @@ class Optimizer(ABC):
         theta and grad may be the elements from number ``first`` on, as many as there are.
         ``prepare`` must have been called. On the device nothing is allocated and nobody waits.
         """
-        self._scalars = scalars
         xp, memory = array_module(theta), [self.memory[name] for name in self.slots]
         size = BLOCK if xp is np else len(theta)
         for start in range(0, len(theta), size):
             g = grad[start : start + size]
             scratch = self._scratch[: len(g)]  # the same for all blocks, so that it stays
             block = slice(first + start, first + start + len(g))
-            self._update(xp, theta[start : start + size], g, scratch, *(m[block] for m in memory))
+            vectors = (theta[start : start + size], g, scratch, *(m[block] for m in memory))
+            self._update(xp, *vectors, *scalars)
 
     def flush(self, part: slice = slice(None)) -> None:
         """Every so many steps, set the memory to zero where it would soon be subnormal."""
@@ -109,10 +111,6 @@ class Optimizer(ABC):
     def vectors(self) -> list[Array]:
         """All that ``update`` writes besides theta: the memory and the intermediate results."""
         return [*self.memory.values(), self._scratch]
-
-    @abstractmethod
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        """Write the new theta and memory in place."""
 
     def state(self) -> dict[str, Any]:
         """Return t and, after the first step, the memory vectors by name (not copies of them)."""
@@ -137,7 +135,7 @@ class Optimizer(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """The hyperparameters by name. JSON-safe."""
-        hidden = ("t", "memory", "_scratch", "_scalars")
+        hidden = ("t", "memory", "_scratch")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -147,8 +145,15 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.1) -> None:
         super().__init__(learning_rate)
 
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        xp.multiply(g, self.learning_rate, out=scratch)
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return lr."""
+        return (self.learning_rate,)
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        (lr,) = rest
+        xp.multiply(g, lr, out=scratch)
         theta -= scratch
 
 
@@ -161,10 +166,16 @@ class Momentum(Optimizer):
         super().__init__(learning_rate)
         self.momentum = validate.number("momentum", momentum, 0, 1, ends="[)")
 
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        (v,) = memory
-        xp.multiply(g, self.learning_rate, out=scratch)
-        v *= self.momentum
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return lr and mu."""
+        return self.learning_rate, self.momentum
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        v, lr, mu = rest
+        xp.multiply(g, lr, out=scratch)
+        v *= mu
         v -= scratch
         theta += v
 
@@ -178,14 +189,27 @@ class Nesterov(Momentum):
         v <- mu v - lr g,    theta <- theta + mu v - lr g
     """
 
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        (v,) = memory
-        xp.multiply(g, self.learning_rate, out=scratch)
-        v *= self.momentum
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        v, lr, mu = rest
+        xp.multiply(g, lr, out=scratch)
+        v *= mu
         v -= scratch
         theta -= scratch
-        xp.multiply(v, self.momentum, out=scratch)
+        xp.multiply(v, mu, out=scratch)
         theta += scratch
+
+
+def _scaled_step(
+    xp: Any, theta: Array, g: Array, scratch: Array, h: Array, lr: Any, eps: Any
+) -> None:
+    """theta <- theta - lr g / (sqrt(h) + eps)."""
+    xp.sqrt(h, out=scratch)
+    scratch += eps
+    xp.divide(g, scratch, out=scratch)
+    scratch *= lr
+    theta -= scratch
 
 
 class AdaGrad(Optimizer):
@@ -197,18 +221,17 @@ class AdaGrad(Optimizer):
         super().__init__(learning_rate)
         self.eps = validate.number("eps", eps)
 
-    def _remember(self, xp: Any, g: Array, scratch: Array, h: Array) -> None:
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return lr and eps."""
+        return self.learning_rate, max(self.eps, EPS_MIN)
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        h, lr, eps = rest
         xp.multiply(g, g, out=scratch)
         h += scratch
-
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        (h,) = memory
-        self._remember(xp, g, scratch, h)
-        xp.sqrt(h, out=scratch)
-        scratch += max(self.eps, EPS_MIN)
-        xp.divide(g, scratch, out=scratch)
-        scratch *= self.learning_rate
-        theta -= scratch
+        _scaled_step(xp, theta, g, scratch, h, lr, eps)
 
 
 class RMSProp(AdaGrad):
@@ -222,11 +245,34 @@ class RMSProp(AdaGrad):
         super().__init__(learning_rate, eps)
         self.rho = validate.number("rho", rho, 0, 1, ends="[)")
 
-    def _remember(self, xp: Any, g: Array, scratch: Array, h: Array) -> None:
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return lr, eps, rho and 1 - rho."""
+        return *super().scalars(t), self.rho, 1 - self.rho
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        h, lr, eps, rho, one_minus_rho = rest
         xp.multiply(g, g, out=scratch)
-        scratch *= 1 - self.rho
-        h *= self.rho
+        scratch *= one_minus_rho
+        h *= rho
         h += scratch
+        _scaled_step(xp, theta, g, scratch, h, lr, eps)
+
+
+def _adam(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+    """What Adam's docstring ends with."""
+    M, V, beta1, beta2, eps_over_b, rate = rest
+    M *= beta1
+    M += g
+    V *= beta2
+    xp.multiply(g, g, out=scratch)
+    V += scratch
+    xp.sqrt(V, out=scratch)
+    scratch += eps_over_b
+    xp.divide(M, scratch, out=scratch)
+    scratch *= rate
+    theta -= scratch
 
 
 class Adam(Optimizer):
@@ -244,6 +290,7 @@ class Adam(Optimizer):
     """
 
     slots = ("M", "V")
+    _update = staticmethod(fused(_adam))
 
     def __init__(
         self,
@@ -258,24 +305,10 @@ class Adam(Optimizer):
         self.eps = validate.number("eps", eps)
 
     def scalars(self, t: int) -> tuple[float, ...]:
-        """Return eps / b and lr a / b."""
+        """Return beta1, beta2, eps / b and lr a / b."""
         a = (1 - self.beta1) / (1 - self.beta1**t)
         b = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
-        return max(self.eps, EPS_MIN) / b, self.learning_rate * a / b
-
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        M, V = memory
-        eps_over_b, rate = self._scalars
-        M *= self.beta1
-        M += g
-        V *= self.beta2
-        xp.multiply(g, g, out=scratch)
-        V += scratch
-        xp.sqrt(V, out=scratch)
-        scratch += eps_over_b
-        xp.divide(M, scratch, out=scratch)
-        scratch *= rate
-        theta -= scratch
+        return self.beta1, self.beta2, max(self.eps, EPS_MIN) / b, self.learning_rate * a / b
 
 
 class AdamW(Adam):
@@ -295,9 +328,16 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta1, beta2, eps)
         self.weight_decay = validate.number("weight_decay", weight_decay)
 
-    def _update(self, xp: Any, theta: Array, g: Array, scratch: Array, *memory: Array) -> None:
-        theta *= 1 - self.learning_rate * self.weight_decay
-        super()._update(xp, theta, g, scratch, *memory)
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """Return Adam's numbers and 1 - lr decay."""
+        return *super().scalars(t), 1 - self.learning_rate * self.weight_decay
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        *adams, kept = rest
+        theta *= kept
+        _adam(xp, theta, g, scratch, *adams)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

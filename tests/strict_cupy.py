@@ -449,6 +449,12 @@ class ufunc:
             if outputs:
                 raise ValueError("Cannot specify 'out' as both a positional and keyword argument")
             outputs = out if isinstance(out, tuple) else (out,)
+        if any(isinstance(x, _Fusing) for x in (*inputs, *outputs)):
+            if dtype is not None or casting != "same_kind":
+                raise TypeError(
+                    "Wrong arguments: in a fused function there are no dtype and casting"
+                )
+            return _fused_operation(self._numpy, inputs, outputs)
         hosts = [_host(x) for x in inputs]
 
         def run(out: Any) -> Any:
@@ -477,8 +483,8 @@ _UFUNC_NAMES = """
 _UFUNCS = {name: ufunc(name) for name in _UFUNC_NAMES.split()}
 
 
-def _give_operators() -> None:
-    """Give ndarray its operators: a + b, 1 + b, a += b, a < b, -a."""
+def _give_operators(to: type) -> None:
+    """Give the arrays their operators: a + b, 1 + b, a += b, a < b, -a."""
 
     def forward(function: ufunc) -> Callable[..., ndarray]:
         return lambda self, other: function(self, other)
@@ -506,7 +512,7 @@ def _give_operators() -> None:
     }
     for short, name in arithmetic.items():
         for prefix, make in (("", forward), ("r", reflected), ("i", in_place)):
-            setattr(ndarray, f"__{prefix}{short}__", make(_UFUNCS[name]))
+            setattr(to, f"__{prefix}{short}__", make(_UFUNCS[name]))
     comparisons = {
         "lt": "less",
         "le": "less_equal",
@@ -516,12 +522,118 @@ def _give_operators() -> None:
         "ne": "not_equal",
     }
     for short, name in comparisons.items():
-        setattr(ndarray, f"__{short}__", forward(_UFUNCS[name]))
+        setattr(to, f"__{short}__", forward(_UFUNCS[name]))
     for short, name in {"neg": "negative", "abs": "absolute", "invert": "invert"}.items():
-        setattr(ndarray, f"__{short}__", unary(_UFUNCS[name]))
+        setattr(to, f"__{short}__", unary(_UFUNCS[name]))
 
 
-_give_operators()
+_give_operators(ndarray)
+
+
+# ---------------------------------------------------------------------------------------------
+# Fused functions, after CuPy's _core/fusion.pyx
+
+
+class _Fusing:
+    """What a fused function gets in place of an array or a number: a dtype, ndim, and ufuncs.
+
+    It has no shape, no elements and no value to look at.
+    """
+
+    __slots__ = ("_host", "_is_array", "_written")
+    __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None
+
+    def __init__(self, host: np.ndarray, is_array: bool = True) -> None:
+        self._host, self._is_array, self._written = host, is_array, False
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._host.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._host.ndim
+
+    def __bool__(self) -> bool:
+        raise TypeError("Can't cast to bool")
+
+
+_give_operators(_Fusing)
+del _Fusing.__abs__  # type: ignore[attr-defined]  # CuPy's has none: write xp.abs
+
+
+def _fused_operation(function: np.ufunc, inputs: Any, outputs: Any) -> _Fusing:
+    hosts = []
+    if not any(isinstance(x, _Fusing) and x._is_array for x in inputs):
+        raise TypeError("numbers alone: CuPy 13.6 on NumPy 2 would compute in float64")
+    for x in inputs:
+        if isinstance(x, float):
+            raise TypeError(f"{x}: CuPy 13.6 on NumPy 2 would compute in float64; hand it over")
+        if not isinstance(x, _Fusing | int | np.generic):
+            raise TypeError(f"Unsupported type {type(x)}")
+        hosts.append(x._host if isinstance(x, _Fusing) else x)
+    with np.errstate(all="ignore"):
+        if not outputs:
+            return _Fusing(np.asarray(function(*hosts)))
+        (out,) = outputs
+        function(*hosts, out=out._host)
+    out._written = True
+    return out
+
+
+class _Fusion:
+    """A fused function, compiled for each dtype and number of dimensions of its arguments.
+
+    Hence what it closes over would be read once: refused here.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None) -> None:
+        inner = getattr(function, "func", function)  # of a functools.partial
+        if getattr(inner, "__closure__", None):
+            raise TypeError(f"{inner.__name__} closes over variables, which CuPy would read once")
+        self.function, self.name = function, name
+
+    def __call__(self, *args: Any) -> Any:
+        for x in args:
+            if not isinstance(x, ndarray | np.generic | int | None):
+                raise TypeError(f"Invalid argument type for {self.name!r}: {type(x)}")
+        arrays = [isinstance(x, ndarray) for x in args]
+        hosts = [x._host if isinstance(x, ndarray) else np.asarray(x) for x in args]
+        shape = np.broadcast_shapes(*(host.shape for host in hosts))
+        copies = [_Fusing(host.copy(), array) for host, array in zip(hosts, arrays, strict=True)]
+        dry = self._parts(self.function(*copies))
+        for host, copy in zip(hosts, copies, strict=True):
+            if copy._written and host.shape != shape:
+                raise ValueError(
+                    f"{self.name}: many threads would write one element of {host.shape}"
+                )
+            if copy._written and any(_overlap(host, other) for other in hosts):
+                raise ValueError(f"{self.name}: what it writes overlaps what it reads")
+        new = [_allocated(np.empty(shape, part.dtype)) for part in dry]
+        for host in new:
+            _garbage(host)
+
+        def kernel() -> None:
+            parts = self._parts(self.function(*map(_Fusing, hosts, arrays)))
+            for host, part in zip(new, parts, strict=True):
+                host[...] = part._host
+
+        _launch(kernel)
+        if not new:
+            return None
+        return _device(new[0] if len(new) == 1 else tuple(new))
+
+    @staticmethod
+    def _parts(result: Any) -> tuple[_Fusing, ...]:
+        parts = result if isinstance(result, tuple) else () if result is None else (result,)
+        if not all(isinstance(part, _Fusing) for part in parts):
+            raise TypeError(f"Fusion function can't return {type(result)}")
+        return parts
+
+
+def _fuse(kernel_name: str | None = None) -> Callable[..., _Fusion]:
+    return lambda function: _Fusion(function, kernel_name)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1121,6 +1233,7 @@ _MODULES["cupy"] = cupy = _module(
     linalg=_MODULES["cupy.linalg"],
     ndarray=ndarray,
     ufunc=ufunc,
+    fuse=_fuse,
     empty=_empty,
     empty_like=_empty_like,
     nonzero=_nonzero,
