@@ -62,6 +62,28 @@ def test_a_loop_is_named_whatever_it_does_at_its_limit() -> None:
 
 
 @linux
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_stack_beyond_the_memory_allowed(forks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ulimit -s` is what the C library gives a thread, unless it is told otherwise."""
+    import resource
+
+    monkeypatch.setattr(starter, "FORKS", forks)
+    before, most = resource.getrlimit(resource.RLIMIT_STACK)
+    if most != resource.RLIM_INFINITY:
+        pytest.skip(f"ulimit -s cannot be raised beyond {most}")
+    starter.stop()
+    resource.setrlimit(resource.RLIMIT_STACK, (8 << 30, most))
+    try:
+        assert do(DOUBLE, 3.0).returned == [6.0]
+        late = do("def f(x):\n    while True:\n        x = x + 1\n", seconds=0.5).problem
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (before, most))
+        starter.stop()
+    assert late is not None
+    assert (late.kind, late.line in (2, 3)) == ("timeout", True)
+
+
+@linux
 def test_one_process_forks_for_all_and_no_answer_knows_the_last() -> None:
     do(DOUBLE)
     first = server()

@@ -34,6 +34,7 @@ else:  # the file beside this one; the package is not there in the process
 FILE = "answer.py"  # what tracebacks call the learner's file, whatever its real name
 PRINTED = 20_000  # characters that are kept
 STUCK = 0.5  # seconds after the limit in which the interpreter gives up its lock, if it ever does
+STACK = 1 << 20  # bytes, of our threads; `ulimit -s` may say more than the memory that is allowed
 OUTSIDE = (
     *("scratchvae", "torch", "jax", "tensorflow", "autograd", "sympy", "numdifftools", "scipy"),
     *("cupy", "mpmath", "keras", "casadi"),
@@ -413,8 +414,10 @@ def ends_after(seconds: float, where: Path) -> Iterator[None]:
             os._exit(1)
 
     with where.open("w") as late:
+        usual = threading.stack_size(STACK)
         faulthandler.dump_traceback_later(seconds + STUCK, exit=True, file=late)
         threading.Thread(target=wait, daemon=True).start()
+        threading.stack_size(usual)
         try:
             yield
         finally:
