@@ -110,7 +110,7 @@ class Team:
         self.terms = _shared((workers, len(model.term_names)), np.dtype(float))
         n_blocks = workers * math.ceil(size / (workers * BLOCK))
         self.blocks = [part_of(i, n_blocks, size) for i in range(n_blocks)]
-        self.scratch = np.empty((2, BLOCK), dtype=dtype)
+        self.scratch = np.empty(BLOCK, dtype=dtype)
 
     @contextmanager
     def epoch(self, optimizer: Optimizer, batches: Batches) -> Iterator[Callable[[], Terms]]:
@@ -205,15 +205,12 @@ class Team:
         self.talk.meet(0, k, check)
         shares = self.rows / self.rows.sum()
         terms: Array = shares @ self.terms
-        weights, optimizer = shares.tolist(), self.optimizer
+        weights, optimizer = shares.astype(self.grads.dtype), self.optimizer
         optimizer.t += 1
         scalars = optimizer.scalars(optimizer.t)
         for block in self.blocks[k :: self.workers]:
-            total, term = self.scratch[:, : block.stop - block.start]
-            np.multiply(self.grads[0, block], weights[0], out=total)
-            for j in range(1, self.workers):
-                np.multiply(self.grads[j, block], weights[j], out=term)
-                total += term
+            total = self.scratch[: block.stop - block.start]
+            np.matmul(weights, self.grads[:, block], out=total)
             optimizer.update(self.theta[block], total, scalars, block.start)
             optimizer.flush(block)
         self.talk.meet(1, k, check)

@@ -344,7 +344,7 @@ def sheet(tmp_path):
     ("language", "left", "score", "reread"),
     [
         ("en", r"\d+:\d\d left", r"18 of 20 right \(90 %\)", "To read again:"),
-        ("ja", r"残り\d+:\d\d", r"20問中18問正解（90%）", "復習する講："),
+        ("ja", r"残り\d+:\d\d", r"20問中18問正解（90%）", "復習する講義："),
     ],
 )
 def test_an_exam_from_beginning_to_end(language, left, score, reread, tmp_path):

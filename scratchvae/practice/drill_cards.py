@@ -82,17 +82,14 @@ class Drill:
         """
         for _ in range(DRAWS):
             names = self.draw(rng)
-            key = names["answer"]
-            chosen = [self.mistakes[i] for i in rng.permutation(len(self.mistakes))[:3]]
-            values = [key, *(self.wrong(mistake, names) for mistake in chosen)]
-            apart = all(starmap(self._apart, combinations(values, 2)))
-            if apart and self.shown(self.by_hand(names)) == self.shown(key):
+            key, wrong = names["answer"], self._three_wrong(rng, names)
+            if wrong and self.shown(self.by_hand(names)) == self.shown(key):
                 break
         else:
             raise self._broken(f"no four different options within {DRAWS} draws")
         names = {**names, "answer": self.shown(key)}
         options = [Option(self._same(key), right=True)]
-        for mistake, value in zip(chosen, values[1:], strict=True):
+        for mistake, value in wrong:
             options.append(Option(self._same(value), mistake=self._filled(mistake.text, names)))
         return Card(
             id=self.id,
@@ -104,6 +101,25 @@ class Drill:
             why=self._filled(self.solution, names),
             drill=self.id,
         )
+
+    def _three_wrong(
+        self, rng: np.random.Generator, names: dict[str, Any]
+    ) -> list[tuple[Mistake, Any]]:
+        """Three mistakes and their values, or none where no three differ clearly.
+
+        The key's place among them by size is any that the mistakes allow, so that it tells nothing.
+        """
+        key, places = names["answer"], dict[int, list[Any]]()
+        wrong = [(mistake, self.wrong(mistake, names)) for mistake in self.mistakes]
+        for three in combinations(wrong, 3):
+            values = [value for _, value in three]
+            if all(starmap(self._apart, combinations([key, *values], 2))):
+                place = sum(_numbers(value) < _numbers(key) for value in values)
+                places.setdefault(place, []).append(three)
+        if not places:
+            return []
+        threes = places[sorted(places)[rng.integers(len(places))]]
+        return list(threes[rng.integers(len(threes))])
 
     def shown(self, value: Any) -> str:
         """`value` as an option shows it, with the drill's digits."""
