@@ -329,7 +329,7 @@ plots.save(figure, "out/03_activations_and_losses.png")
 #   対数尤度。
 # - dl = y - t for identity with half the squared error, for sigmoid with binary cross-entropy, and
 #   for softmax with cross-entropy.
-#   / 恒等関数と二乗誤差の1/2、シグモイドと2値交差エントロピー、softmaxと交差エントロピー、いずれの
+#   / 恒等関数と二乗誤差の1/2、シグモイドと二値交差エントロピー、softmaxと交差エントロピー、いずれの
 #   組でもdl = y - t。
 # - Cross-entropy is at least the entropy of its target, and that is 0 only for targets 0 and 1.
 #   / 交差エントロピーの最小値は正解のエントロピー。0になるのは正解が0か1のときだけ。

@@ -185,6 +185,8 @@ assert np.isclose(largest_angle(3 * turned, u[1 : L + 1]), np.degrees(0.1))
 # ノイズのために重みが最小点のまわりを動き続けるので、1エポックごとに0.6倍にします。
 
 angles, finals, shares = {}, [], []
+print("linear autoencoder against PCA, 9,000 digits")
+print(" L   eigenvalues L, L+1   seed   loss above PCA's   largest angle   bound on it")
 for L, seed in itertools.product((6, 11), (0, 1, 2)):
     linear = Autoencoder(784, hidden=(), n_latent=L, output="linear", seed=seed)
     V = linear.named_parameters()["decoder.0.W"]
@@ -200,6 +202,7 @@ for L, seed in itertools.product((6, 11), (0, 1, 2)):
     excess = 784 * mse(x, reconstruct(linear, x)) - best
     bound = np.degrees(np.arcsin(min(1, np.sqrt(excess / gap))))
     finals.append((L, *eigenvalues[L - 1 : L + 1], seed, excess / best, path[-1], bound))
+    print("{:2d}       {:.3f}, {:.3f} {:9d} {:16.3%} {:15.1f}° {:12.1f}°".format(*finals[-1]))
     if L == 6:
         cosines = (V @ u[:L].T) / np.linalg.norm(V, axis=1, keepdims=True)
         shares.append(np.square(cosines).max(axis=1).mean())
@@ -208,10 +211,6 @@ for L, seed in itertools.product((6, 11), (0, 1, 2)):
     assert path[-1] < 2 if L == 6 else path[-1] > 20
 assert max(shares) < 0.8
 
-print("linear autoencoder against PCA, 9,000 digits")
-print(" L   eigenvalues L, L+1   seed   loss above PCA's   largest angle   bound on it")
-for row in finals:
-    print("{:2d}       {:.3f}, {:.3f} {:9d} {:16.3%} {:15.1f}° {:12.1f}°".format(*row))
 print("L = 6: largest share of one component in a latent's axis, mean of the six:", end=" ")
 print(", ".join(f"{share:.2f}" for share in shares))
 
@@ -296,8 +295,9 @@ assert table[32][1] < table[20][1]
 # autoencoder beats PCA" is a statement about few latents, or long training.
 #
 # 表の見どころ：潜在変数が少なければ曲がった面が勝ち、差は20個で最大です。64個では大差で負けます。
-# 主成分分析が学習なしで最適解に達するのに対し、10エポックでは足りないからです。「非線形オートエン
-# コーダは主成分分析に勝つ」と言えるのは、潜在変数が少ないか、長く学習した場合です。
+# 主成分分析が学習なしで最適解に達するのに対し、10エポックでは足りないからです。
+# 「非線形オートエンコーダは主成分分析に勝つ」と言えるのは、潜在変数が少ないか、長く学習した
+# 場合です。
 
 # %%
 # The map of the digits / 数字の地図

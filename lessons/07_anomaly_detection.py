@@ -175,18 +175,18 @@ assert out["ink count"][1] < 0.1
 
 # %%
 # What to see. With one digit normal everything but the ink works, and PCA with 32 components does
-# as well as the autoencoder; it wins at equal size only. For digit 1 even counting ink gives 0.93:
-# an AUC says nothing until one has seen that of a trivial score. With one digit left out the
-# autoencoder is ahead of PCA at every size tried, yet 9 is hardly found. And
+# as well as the autoencoder, which is clearly ahead at equal size only. For digit 1 even counting
+# ink gives 0.93: an AUC says nothing until one has seen that of a trivial score. With one digit
+# left out the autoencoder is ahead of PCA at every size tried, yet 9 is hardly found. And
 # **the better the reconstruction, the worse the detector can be**: 64 components rebuild everything
 # better than 8, anomalies included, and detect less.
 #
 # 表の見どころ：「1種類だけが正常」なら、インク量以外はどれもよく検知でき、主成分32個の主成分分析は
-# オートエンコーダに劣りません。オートエンコーダが勝つのは同じ次元数のときだけです。数字の1に限れば
-# インク量だけでも0.93です。AUCの値は、自明な異常度のAUCと比べて初めて意味を持ちます。「1種類だけを
-# 除外」では、オートエンコーダは試したどの次元数の主成分分析よりも優れていますが、9はほとんど
-# 検知できません。また、**再構成が正確なほど、検知器としては悪くなることもあります**。主成分64個は
-# 8個よりもすべてをよく再構成しますが、異常まで再構成してしまうので、検知力は落ちます。
+# オートエンコーダに劣りません。オートエンコーダがはっきり勝つのは同じ次元数のときだけです。数字の
+# 1に限ればインク量だけでも0.93です。AUCの値は、自明な異常度のAUCと比べて初めて意味を持ちます。
+# 「1種類だけを除外」では、オートエンコーダは試したどの次元数の主成分分析よりも優れていますが、9は
+# ほとんど検知できません。また、**再構成が正確なほど、検知器としては悪くなることもあります**。
+# 主成分64個は8個よりもすべてをよく再構成しますが、異常まで再構成してしまうので、検知力は落ちます。
 
 # %%
 # The failure on digit 1 / 数字「1」での失敗
@@ -303,8 +303,10 @@ plots.save(figure, "out/07_digit_one.png")
 # %%
 # Try it / 試してみよう
 # ---------------------
-# 1. ``n_latent=64``: the mean AUC with one digit left out falls from 0.75 to about 0.69.
-#    / 潜在変数を64個にすると、「1種類だけを除外」の平均は0.75から約0.69に下がります。
+# 1. ``n_latent=64``: the mean AUC with one digit left out falls from 0.75 to about 0.69 (the row
+#    keeps its name, and an assertion stops the run after the tables). / 潜在変数を64個にすると、
+#    「1種類だけを除外」の平均は0.75から約0.69に下がります（行の名前は8のままで、表を表示した後に
+#    assertで止まります）。
 # 2. ``n_latent=2``: about 0.68 as well, and 1 comes to about 0.54. There is an optimum between.
 #    / 2個でも約0.68です（1は約0.54）。最適な個数はその間にあります。
 # 3. Score by ``-ink``: every AUC a becomes 1 - a, and 1 is found better (0.93) than by any model.

@@ -33,7 +33,7 @@ r"""
 #
 # ノイズを加えた画像 :math:`\tilde x` （``x_tilde``）を入力し、ノイズのないxを出力させるのが
 # デノイジング・オートエンコーダです。ノイズ（標準正規分布のn、または[0, 1)の一様乱数u）は
-# ミニバッチごとに引き直し、引数として渡します。そうすれば、ノイズを加える操作はただの
+# ミニバッチごとに新たに生成し、引数として渡します。そうすれば、ノイズを加える操作はただの
 # 関数になります。
 
 import numpy as np
@@ -162,20 +162,20 @@ for name, corrupt in CORRUPTIONS.items():
 # the eigenvectors of C, component i is multiplied by :math:`\lambda_i / (\lambda_i + \sigma^2)`: a
 # PCA that fades out where the noise is larger than the digits.
 #
-# Clipping, masks and salt act on each pixel alone as well, but their mean f(x) is not x and their
+# Clipping, masks and salt act on each pixel alone as well, but their mean m(x) is not x and their
 # variance v(x) depends on x. As the noise of two pixels is independent, v enters the diagonal only:
-# :math:`W = (\mathrm{Cov}(f(x)) + \mathrm{diag}\,E[v(x)])^{-1}
-# \mathrm{Cov}(f(x), x)`. That is the average over *all* noise: a linear rival that has seen
-# infinitely many noisy copies. f and v are needed for 256 grey levels only.
+# :math:`W = (\mathrm{Cov}(m(x)) + \mathrm{diag}\,E[v(x)])^{-1}
+# \mathrm{Cov}(m(x), x)`. That is the average over *all* noise: a linear rival that has seen
+# infinitely many noisy copies. m and v are needed for 256 grey levels only.
 #
 # fを線形、:math:`f = \tilde x W` とします（xは中心化済み）。平均0、分散 :math:`\sigma^2` でxと
 # 独立なノイズなら、ここでも交差項が消え、Wによる微分を0とおくと上の式になります。
 # **ノイズを加えて線形モデルを学習することは、リッジ回帰と同じ** で、ノイズがWへの
 # 正則化になるのです。Cの固有ベクトルの方向で見ると、第i成分は
 # :math:`\lambda_i / (\lambda_i + \sigma^2)` 倍されます。ノイズが信号より大きい成分を弱める、
-# なめらかな主成分分析です。クリップ・マスキング・ごま塩ノイズも画素ごとに独立ですが、平均f(x)は
+# なめらかな主成分分析です。クリップ・マスキング・ごま塩ノイズも画素ごとに独立ですが、平均m(x)は
 # xではなく、分散v(x)はxによります。その場合のWも上のように書け、これはあらゆるノイズについての
-# 平均です。つまり、ノイズ入りの画像を無限枚見た線形の比較相手です。fとvは256段階の画素値について
+# 平均です。つまり、ノイズ入りの画像を無限枚見た線形の比較相手です。mとvは256段階の画素値について
 # 求めれば足ります。
 
 data = mnist10k()
@@ -302,12 +302,12 @@ for name, row in table.items():
 # turns dark under salt, almost black under Gaussian noise. The DAE's output varies less than clean
 # digits do: it is a mean over possibilities.
 #
-# 表の見どころ：「何もしない」と比べれば、どの方法も優秀に見えます。線形写像と比べて初めて、結果の値
-# 打ちが分かります。ガウスノイズでは、10エポックのDAEは線形写像に負け、20エポックで1割弱上回ります。
-# 5エポックでは、どのノイズでも線形写像が上です。ノイズなしで学習したオートエンコーダは、予想に反し
-# てノイズをそのまま通すのではありません。学習したデータの範囲を外れると役に立たず、出力はごま塩ノイ
-# ズでは暗く、ガウスノイズではほとんど真っ黒になります。また、DAEの出力の分散は元の数字より小さくな
-# ります。ありうる画像の平均だからです。
+# 表の見どころ：「何もしない」と比べれば、どの方法も優秀に見えます。線形写像と比べて初めて、結果の
+# 価値が分かります。ガウスノイズでは、10エポックのDAEは線形写像に負け、20エポックで1割弱上回ります。
+# 5エポックでは、どのノイズでも線形写像が上です。ノイズなしで学習したオートエンコーダは、予想に
+# 反してノイズをそのまま通すのではありません。学習したデータの範囲を外れると役に立たず、出力は
+# ごま塩ノイズでは暗く、ガウスノイズではほとんど真っ黒になります。また、DAEの出力の分散は元の数字
+# より小さくなります。ありうる画像の平均だからです。
 
 figure, (ax,) = plots.new_figure(7.5, 4.4)
 ax.plot(range(1, 21), curve, "o-", color=plots.BLUE, label="DAE 784-400-784")
@@ -400,7 +400,7 @@ assert figures["DAE 20"][1] > figures["DAE 5"][1] + 0.05
 # - A linear model trained with Gaussian noise is ridge regression with penalty sigma^2.
 #   / ガウスノイズを加えた線形モデルの学習は、正則化係数sigma^2のリッジ回帰と同じ。
 # - New noise for every batch; one draw serves forward and backward.
-#   / ノイズはミニバッチごとに引き直し、順伝播と逆伝播では同じものを使う。
+#   / ノイズはミニバッチごとに新たに生成し、順伝播と逆伝播では同じものを使う。
 
 # %%
 # Try it / 試してみよう
@@ -410,8 +410,8 @@ assert figures["DAE 20"][1] > figures["DAE 5"][1] + 0.05
 #    ノイズでも線形写像を上回り（マスキングで約4%、ごま塩で約15%）、``assert`` がそれを知らせます。
 # 2. For the comparison, use the models without ``shallow``, that is without the ReLU: after ten
 #    epochs the DAE is already level with the linear map, after twenty a tenth ahead. / 比較で
-#    ``shallow`` を使わず、ReLUなしにすると、10エポックで線形写像と並び、20エポックで約1割上回りま
-#    す。
+#    ``shallow`` を使わず、ReLUなしにすると、10エポックで線形写像と並び、20エポックで約1割
+#    上回ります。
 # 3. In ``denoising_step`` compare y with ``x_tilde`` in both places: the gradient check still
 #    passes, as the derivative is right; the comparison with the library fails. / ``denoising_step``
 #    の2か所でyを ``x_tilde`` と比べると、微分は正しいので勾配確認は通りますが、ライブラリとは

@@ -240,7 +240,7 @@ print("\n    a   least KL(q||t) at mu, sigma     KL   least KL(t||q) at mu, sigm
 for a in (1.5, 2.0, 2.5, 3.0, 3.5):
     m, sigma, least = best_one_bump(a)
     print(f"{a:5} {m:19.1f} {sigma:8.2f} {least:8.3f} {0:18.1f} {math.sqrt(1 + a * a):8.2f}")
-    assert m == 0 if a <= 2.5 else abs(m - a) < 0.15
+    assert m == 0 if a <= 2.8 else abs(m - a) < 0.15
 
 # %%
 # In a VAE there is no choice: KL(q(z|x) || N(0, I)) is what the derivation of the ELBO gives

@@ -167,13 +167,14 @@ assert abs(real.mean() - 0.5) < 0.04
 # is no generation, as it needs the digits.
 #
 # VAEとオートエンコーダを、どちらも784-400-20-400-784、8エポック、シード0で学習します。
-# ``VAE.sample`` はN(0, I)から引いたzをデコードします。表示と測定には、慣例どおりp(x|z)の平均を
-# 使います（p(x|z)から白黒の画素をサンプリングすると、数字にはないノイズが加わるからです）。
+# ``VAE.sample`` はN(0, I)からサンプリングしたzをデコードします。表示と測定には、慣例どおり
+# p(x|z)の平均を使います（p(x|z)から白黒の画素をサンプリングすると、数字にはないノイズが加わるから
+# です）。
 #
-# オートエンコーダでのサンプリングの方法は2通りです。VAEと同じくN(0, I)から引く方法と、実際の
-# 潜在変数に正規分布（平均と共分散）を当てはめてそこから引く、より公平な方法です。さらに、
-# 事前分布を使うことでVAEが失うものを見るため、訓練画像のq(z|x)から引いたzもデコードします。元の
-# 画像が必要なので、これは生成ではありません。
+# オートエンコーダでのサンプリングの方法は2通りです。VAEと同じくN(0, I)を使う方法と、実際の
+# 潜在変数に正規分布（平均と共分散）を当てはめてそれを使う、より公平な方法です。さらに、
+# 事前分布を使うことでVAEが失うものを見るため、訓練画像のq(z|x)からサンプリングしたzもデコード
+# します。元の画像が必要なので、これは生成ではありません。
 
 vae, ae = VAE(784, (400,), 20, seed=SEED), Autoencoder(784, (400,), 20, seed=SEED)
 fit(vae, x_train, epochs=8, seed=SEED)
@@ -240,15 +241,15 @@ plots.save(figure, "out/13_samples.png")
 # among the digits. Samples from the prior lie farther off (.6 correct): q(z) is not quite N(0, I).
 # And .58 as the mean of .96 and .2 warns us not to read the average alone.
 #
-# 本物どうしは0.5です。VAEの生成画像は約0.8の割合で見分けられ、N(0, I)から引いた
+# 本物どうしは0.5です。VAEの生成画像は約0.8の割合で見分けられ、N(0, I)を使った
 # オートエンコーダでは0.9を超えます。右の2列は内訳です。どのモデルでも、生成画像の
 # 最近傍はほとんどが別の生成画像です。同じモデルの画像は、本物にはないぼやけやノイズを
 # 共有しているからです（ぼやけは第14講で測ります）。
 #
 # **公平に言えば、** 差のかなりの部分は位置と尺度の問題です。オートエンコーダの潜在変数は
-# 中心がずれ、N(0, I)の数倍に広がっているので、N(0, I)から引くと、潜在変数のある場所を外します。
-# 当てはめた正規分布から引くと約0.84まで下がり、VAEとの差の半分以上が埋まります。
-# 「オートエンコーダは生成できない」は言い過ぎです。オートエンコーダにはzを引くべき分布が
+# 中心がずれ、N(0, I)の数倍に広がっているので、N(0, I)を使うと、潜在変数のある場所を外します。
+# 当てはめた正規分布を使うと約0.84まで下がり、VAEとの差の半分以上が埋まります。
+# 「オートエンコーダは生成できない」は言い過ぎです。オートエンコーダにはzの分布が
 # 与えられておらず、後から当てはめた正規分布は、VAEの事前分布ほどには合いません。これが測定の
 # 結果です。
 #
@@ -427,12 +428,12 @@ assert nats[2]["neg_elbo"] > nats[20]["neg_elbo"] + 20
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - Generation by a VAE: z from the prior N(0, I), then the decoder alone, without the encoder.
-#   / VAEの生成：事前分布N(0, I)からzを引き、デコーダだけに通す。エンコーダは使わない。
+#   / VAEの生成：事前分布N(0, I)からzをサンプリングし、デコーダだけに通す。エンコーダは使わない。
 # - The KL term holds the codes of all images near the prior; so what is drawn there can be
 #   decoded.
-#   / KL項が全画像の潜在変数を事前分布の近くに保つので、そこから引いたzをデコードできる。
+#   / KL項が全画像の潜在変数を事前分布の近くに保つので、そこからサンプリングしたzをデコードできる。
 # - An autoencoder has no such term, and no distribution to draw z from.
-#   / オートエンコーダにはこの項がなく、zを引くための分布もない。
+#   / オートエンコーダにはこの項がなく、zをサンプリングするための分布もない。
 # - Interpolation: decode (1 - t) z1 + t z2 for t from 0 to 1; the image changes gradually.
 #   / 補間：t = 0から1まで(1 - t) z1 + t z2をデコードする。画像は徐々に変化する。
 # - The images lie near a manifold of few dimensions; z are coordinates on it.
@@ -450,7 +451,7 @@ assert nats[2]["neg_elbo"] > nats[20]["neg_elbo"] + 20
 # 2. 10 for 20 latents, in both models and in the shapes of the draws: the VAE is told at about .7,
 #    the AE from N(0, I) at about .82 (and the assertion that wants .90 stops the script). Fewer
 #    latents, better samples.
-#    / 潜在変数を10個にすると、VAEは約0.7、N(0, I)から引いたAEは約0.82です（0.90を求めるassertで
+#    / 潜在変数を10個にすると、VAEは約0.7、N(0, I)を使ったAEは約0.82です（0.90を求めるassertで
 #    止まります）。潜在変数を減らすと、生成画像は良くなります。
 # 3. ``vae.decode(0.5 * z)`` for the VAE's samples: still about .78, though half of the spread is
 #    gone. The test does not reward variety; look at the pictures too. With ``1.5 * z``, about .83.

@@ -12,7 +12,7 @@ r"""
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
-   * - ベータVAE、レート歪み曲線
+   * - beta-VAE、レート歪み曲線
      - beta-VAE, rate-distortion curve
    * - 事後崩壊
      - posterior collapse
@@ -65,7 +65,7 @@ vae, ae, dae = seeds[0], trained(Autoencoder)[0], trained(DenoisingAutoencoder, 
 betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1, 0.3, 1, 3, 10)}
 
 # %%
-# Beta: how much a nat of the code may cost / beta：潜在変数の情報1 natの値段
+# Beta: how much a nat of the code may cost / beta：潜在変数の情報1 natのコスト
 # ---------------------------------------------------------------------------
 # Call the reconstruction term D (distortion) and the KL R (rate). The beta-VAE minimises
 # :math:`D + \beta R` (Higgins et al. 2017; Alemi et al. 2018). Let :math:`\beta_1 < \beta_2`, and
@@ -76,14 +76,15 @@ betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1
 #    D_2 + \beta_2 R_2 \le D_1 + \beta_2 R_1
 #    \quad\Rightarrow\quad \beta_1 \le \frac{D_2 - D_1}{R_1 - R_2} \le \beta_2 .
 #
-# So beta is the slope of the curve of D over R: one more nat of code is bought as long as it takes
-# more than beta nats off the reconstruction error. And -ELBO = D + R is least for beta = 1, whose
-# objective it is. Both are asserted for the five models.
+# So minus beta is the slope of the curve of D over R: one more nat of code is bought as long as it
+# takes more than beta nats off the reconstruction error. And -ELBO = D + R is least for beta = 1,
+# whose objective it is. Both are asserted for the five models.
 #
-# 再構成誤差をD（歪み）、KLをR（レート）と書くと、ベータVAEは :math:`D + \beta R` を最小化します。
-# 2つのモデルがそれぞれ自分のbetaで最良なら、上の不等式から、曲線の傾きは2つのbetaの間にあります。
-# つまりbetaは傾きです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合だけです。また、-ELBOは
-# D + Rそのものなので、beta = 1で最小になります。どちらも5つのモデルで確かめます。
+# 再構成誤差をD（歪み）、KLをR（レート）と書くと、beta-VAEは :math:`D + \beta R` を最小化します。
+# 2つのモデルがそれぞれ自分のbetaで最良なら、上の不等式から、曲線の傾きの符号を変えた値は2つのbetaの
+# 間にあります。つまり曲線の傾きは-betaです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合
+# だけです。また、-ELBOはD + Rそのものなので、beta = 1で最小になります。どちらも5つのモデルで
+# 確かめます。
 
 
 def active_units(model, x):
@@ -92,7 +93,7 @@ def active_units(model, x):
 
 
 curve = {}
-print("  beta   KL (rate)   reconstruction (distortion)   -ELBO   slope   active units")
+print("  beta   KL (rate)   reconstruction (distortion)   -ELBO  -slope   active units")
 for beta, model in betas.items():
     terms = evaluate(model, x_test)
     rate, distortion = terms["kl"], terms["reconstruction"]
@@ -352,7 +353,7 @@ for beta, (rate, distortion) in curve.items():
 left.set(xlim=(-2, 70), ylim=(80, 200))
 plots.style(
     left,
-    title="Rate and distortion: β is the slope",
+    title="Rate and distortion: −β is the slope",
     xlabel="rate: KL, nats an image",
     ylabel="distortion: reconstruction, nats an image",
 )
@@ -517,7 +518,7 @@ assert clean["dae"] > cleaned["dae"]
 #   / AE：決定論的な潜在変数、再構成誤差だけ、次元削減。DAE：入力にノイズ、正解は元の画像。VAE：
 #   潜在変数の確率分布、再構成誤差 + KL、生成。
 # - beta-VAE: reconstruction + beta KL. Larger beta: less information in z, more blur.
-#   / ベータVAE：再構成誤差 + beta KL。betaが大きいほどzの情報は減り、ぼやけは強くなる。
+#   / beta-VAE：再構成誤差 + beta KL。betaが大きいほどzの情報は減り、ぼやけは強くなる。
 # - Posterior collapse: q(z|x) = p(z) for every x, KL = 0, the decoder ignores z.
 #   / 事後崩壊：どのxでもq(z|x) = p(z)、KL = 0、デコーダはzを無視する。
 # - Remedies: a likelihood with the right scale, KL annealing (Bowman et al. 2016), smaller beta.
