@@ -480,6 +480,40 @@ def test_a_value_is_not_called_a_gradient() -> None:
 # --------------------------------------------------------------------------------- the workbook
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_an_optimizers_step_is_not_called_an_activation(language: str) -> None:
+    """What is no gradient has lost no factor of an activation, and has no angle."""
+    ex = exercise("24_momentum")
+    wrong = ("theta + v * (1 + np.abs(grad))", "theta + v * grad")  # by factors, and otherwise
+    for got in graded(ex.stem, *(ex.solution.replace("theta + v", w) for w in wrong)):
+        line = said(ex, got, language).splitlines()[3]
+        sentence = {
+            "en": r"  theta is wrong in \d+ of \d+ elements",
+            "ja": r"  thetaは.*違います。",
+        }
+        assert re.fullmatch(sentence[language], line)
+
+
+@pytest.mark.parametrize(
+    ("expression", "en", "ja"),
+    [
+        (
+            "dy @ W",
+            r"left matrix has \d+ columns, the right one \d+ rows",
+            r"左の行列は\d+列、右の",
+        ),
+        ("np.dot(dy, W)", r"left matrix has \d+ columns, the right", r"左の行列は\d+列、右の"),
+        ("dy * W", r"shapes \(\d+,\d+\) and \(\d+,\d+\) cannot", r"\(\d+,\d+\)の配列は、要素ごと"),
+        ("np.zeros(3).reshape(2)", r"ValueError: cannot reshape", r"ValueError: cannot reshape"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_told_in_words(expression: str, en: str, ja: str) -> None:
+    ex = exercise("01_dense_dx")
+    (got,) = graded(ex.stem, ex.solution.replace("dy @ W.T", expression))
+    assert re.search(en, said(ex, got))
+    assert re.search(ja, said(ex, got, "ja"))
+
+
 @pytest.fixture
 def shelf() -> list[Exercise]:
     return [exercise(stem) for stem in STEMS[:4]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -102,8 +103,10 @@ def objections(grade: Grade, language: str) -> list[str]:
 def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
     """What stopped an answer, and the line."""
     say = Messages("exercise", language)
+    kind, numbers = _mismatch(found)
     text = say(
-        "problem_" + found.kind.replace(" ", "_"),
+        "problem_" + kind.replace(" ", "_"),
+        **numbers,
         name=found.name,
         text=found.text,
         function=exercise.function,
@@ -115,6 +118,28 @@ def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
     if found.line:
         lines.append(Line("code", f"  {say('at', line=found.line, source=found.source)}"))
     return lines
+
+
+#: What NumPy says of arrays that do not fit, and what we call it.
+MISMATCHES = {
+    "matmul": (
+        re.compile(r"matmul: .*\(size (?P<rows>\d+) is different from (?P<columns>\d+)\)"),
+        re.compile(r"shapes .* not aligned: (?P<columns>\d+) \(.*\) != (?P<rows>\d+) \("),
+    ),
+    "broadcast": (
+        re.compile(r"operands could not be broadcast .*shapes (?P<a>\(.*?\)) (?P<b>\(.*?\))"),
+    ),
+}
+
+
+def _mismatch(found: Problem) -> tuple[str, dict[str, str]]:
+    """Return the kind of a problem, with its numbers if it is one of shapes that do not fit."""
+    for kind, patterns in MISMATCHES.items():
+        for pattern in patterns:
+            match = pattern.match(found.text) if found.name == "ValueError" else None
+            if found.kind == "exception" and match:
+                return kind, match.groupdict()
+    return found.kind, {}
 
 
 # ------------------------------------------------------------------------------------ findings
@@ -142,6 +167,7 @@ class _Japanese:
 
     def __init__(self, found: Finding, name: str, value: bool) -> None:
         self.kind, self.numbers, self.name = found.kind, found.numbers, name
+        self.value = value
         self.right = _say()("right_value" if value else "right_gradient")
 
     def say(self, key: str, **values: Any) -> str:
@@ -242,6 +268,8 @@ class _Japanese:
 
     def say_different(self) -> str:
         cosine = self.numbers.get("cosine")
+        if self.value:
+            return self.say("different_value", **self.count())
         if cosine is None:
             return self.say("own_factor_each", **self.count())
         return self.say("different", cosine=f"{cosine:.3f}", **self.count())
