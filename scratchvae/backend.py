@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 DEVICES = ("cpu", "gpu", "auto")
 
+#: Threads that draw on the GPU, each with a state of its own: by default as many as the card can
+#: hold, and another card gives other numbers.
+STREAMS = 1 << 15
+
 _HOW_TO_INSTALL = (
     "pip install 'scratchvae[cuda12]' for a CUDA 12 driver or 'scratchvae[cuda13]' for CUDA 13 "
     "(nvidia-smi shows which); or use device='cpu'"
@@ -141,7 +145,8 @@ def generator(device: str, *entropy: int) -> Any:
     host = np.random.default_rng(entropy)
     if resolve_device(device) == "cpu":
         return host
-    return module_for("gpu").random.default_rng(int(host.integers(2**31)))
+    random = module_for("gpu").random
+    return random.Generator(random.Philox4x3210(int(host.integers(2**31)), size=STREAMS))
 
 
 def allow_tf32(allowed: bool) -> None:

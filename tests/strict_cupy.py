@@ -854,6 +854,18 @@ def _result_type(*arrays_and_dtypes: Any) -> np.dtype:
 # Random numbers
 
 
+class Philox4x3210:
+    """A bit generator of ``size`` states, one a thread. Without it the card decides how many."""
+
+    def __init__(self, seed: Any = None, *, size: int = -1) -> None:
+        if isinstance(seed, np.random.Generator | np.random.BitGenerator):
+            raise TypeError("a NumPy generator cannot seed a CuPy generator")
+        if size <= 0:
+            raise ValueError("size: another card would draw other numbers")
+        _check_driver()
+        self._seed = seed
+
+
 class Generator:
     """The part of ``cupy.random.Generator`` that NumPy's has as well.
 
@@ -861,8 +873,10 @@ class Generator:
     be read or restored. Its numbers are not NumPy's for the same seed; neither are these.
     """
 
-    def __init__(self, seed: Any) -> None:
-        self._rng = np.random.Generator(np.random.Philox(seed))
+    def __init__(self, bit_generator: Philox4x3210) -> None:
+        if not isinstance(bit_generator, Philox4x3210):
+            raise TypeError(f"want a bit generator of CuPy's, got {type(bit_generator)}")
+        self._rng = np.random.Generator(np.random.Philox(bit_generator._seed))
 
     @staticmethod
     def _check_out(out: Any, size: Any, dtype: Any) -> None:
@@ -933,15 +947,6 @@ def _size(size: Any) -> Any:
     if size is not None and not all(isinstance(n, int | np.integer) for n in parts):
         raise TypeError(f"size must be None, an int or a tuple of ints, got {type(size)}")
     return size
-
-
-def _default_rng(seed: Any = None) -> Generator:
-    if isinstance(seed, Generator):
-        return seed
-    if isinstance(seed, np.random.Generator | np.random.BitGenerator):
-        raise TypeError("a NumPy generator cannot seed a CuPy generator")
-    _check_driver()
-    return Generator(seed)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1090,6 +1095,10 @@ class MemoryPool:
     def malloc(self, size: int) -> None:
         raise NotImplementedError("the stand-in only takes it for using_allocator")
 
+    def free_all_blocks(self) -> None:
+        """Give back the memory of arrays that are gone."""
+        self._arrays[:] = [reference for reference in self._arrays if reference() is not None]
+
 
 @contextmanager
 def _using_allocator(allocator: Any = None) -> Iterator[None]:
@@ -1205,7 +1214,7 @@ _MODULES = {
         driverGetVersion=lambda: 0 if _machine.status == MISSING_DRIVER else 12090,
         deviceSynchronize=lambda: _wait("deviceSynchronize", *_machine.busy),
     ),
-    "cupy.random": _module("cupy.random", default_rng=_default_rng, Generator=Generator),
+    "cupy.random": _module("cupy.random", Philox4x3210=Philox4x3210, Generator=Generator),
     "cupy.linalg": _module(
         "cupy.linalg",
         **{n.partition(".")[2]: f for n, f in _FUNCTIONS.items() if n.startswith("linalg.")},

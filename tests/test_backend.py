@@ -13,7 +13,14 @@ import pytest
 
 import scratchvae
 from scratchvae import VAE, GpuUnavailableError, array_module, to_device, to_host
-from scratchvae.backend import device_of, generator, gpu_problem, module_for, resolve_device
+from scratchvae.backend import (
+    STREAMS,
+    device_of,
+    generator,
+    gpu_problem,
+    module_for,
+    resolve_device,
+)
 
 PACKAGE = Path(scratchvae.__file__).parent
 INSTALL = r"pip install 'scratchvae\[cuda12\]' .*'scratchvae\[cuda13\]'"
@@ -46,7 +53,10 @@ def install_cupy(monkeypatch):
         cupy.ndarray = FakeArray
         cupy.asarray = lambda x: x if isinstance(x, FakeArray) else FakeArray(x)
         cupy.asnumpy = lambda x: x.host
-        cupy.random = SimpleNamespace(default_rng=lambda seed: ("GPU generator", seed))
+        cupy.random = SimpleNamespace(
+            Philox4x3210=lambda seed, size: (seed, size),
+            Generator=lambda bits: ("GPU generator", *bits),
+        )
         runtime = SimpleNamespace(getDeviceCount=get_device_count, CUDARuntimeError=CudaError)
         cupy.cuda = SimpleNamespace(runtime=runtime)
         monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -206,8 +216,9 @@ def test_a_generator_is_decided_by_its_integers():
 
 def test_a_generator_on_the_gpu_is_seeded_by_the_host(install_cupy):
     install_cupy()
-    (kind, seed), (_, again), (_, other) = (generator("gpu", 0, n) for n in (1, 1, 2))
+    (kind, seed, size), (_, again, _), (_, other, _) = (generator("gpu", 0, n) for n in (1, 1, 2))
     assert kind == "GPU generator"
+    assert size == STREAMS  # and not the card's own number
     assert type(seed) is int
     assert seed == again != other
     seeds = [generator("gpu", n)[1] for n in range(20)]

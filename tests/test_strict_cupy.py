@@ -33,17 +33,22 @@ def a(cupy: types.ModuleType) -> Any:
 # --- installation -----------------------------------------------------------------------------
 
 
+def drawing(cp: Any, seed: Any) -> Any:
+    """A generator of CuPy's."""
+    return cp.random.Generator(cp.random.Philox4x3210(seed, size=16))
+
+
 def test_import_gives_the_stand_in_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.modules.get("cupy")
     with monkeypatch.context() as patch:
         installed = strict_cupy.install(patch)
         import cupy
         import cupy.cuda.runtime as runtime
-        from cupy.random import default_rng
+        from cupy.random import Generator
 
         assert cupy is installed
         assert runtime.getDeviceCount() == 1
-        assert default_rng is cupy.random.default_rng
+        assert Generator is cupy.random.Generator
     assert sys.modules.get("cupy") is before
 
 
@@ -67,7 +72,7 @@ def test_without_a_gpu_the_import_works_and_the_device_does_not(
         cupy.cuda.runtime.getDeviceCount,
         lambda: cupy.asarray(np.ones(3)),
         lambda: cupy.zeros(3),
-        lambda: cupy.random.default_rng(0),
+        lambda: drawing(cupy, 0),
         cupy.cuda.Device,
     ):
         with pytest.raises(error, match=message) as caught:
@@ -212,8 +217,9 @@ def test_scalars_are_welcome_on_both_sides(a: Any, scalar: Any) -> None:
         lambda cp, a: cp.where(a > 0),
         lambda cp, a: cp.zeros(3, like=a),
         lambda cp, a: a.astype("f4", casting="safe"),
-        lambda cp, a: cp.random.default_rng(0).standard_normal(3, np.float32, None, 1),
-        lambda cp, a: cp.random.default_rng(np.random.default_rng(0)),
+        lambda cp, a: drawing(cp, 0).standard_normal(3, np.float32, None, 1),
+        lambda cp, a: drawing(cp, np.random.default_rng(0)),
+        lambda cp, a: cp.random.Generator(np.random.PCG64(0)),
     ],
 )
 def test_arguments_that_cupy_does_not_take_are_refused(
@@ -231,6 +237,7 @@ def test_arguments_that_cupy_does_not_take_are_refused(
         ("", "float128"),
         ("", "erf"),
         ("", "default_rng"),
+        ("random", "default_rng"),
         ("random", "permutation"),
         ("linalg", "multi_dot"),
         ("cuda", "is_available"),
@@ -247,7 +254,7 @@ def test_attributes_that_are_not_offered(cupy: types.ModuleType, a: Any) -> None
         assert not hasattr(a.flags, missing)
     for missing in ("__index__", "__contains__", "__imatmul__", "__array_interface__", "ctypes"):
         assert not hasattr(a, missing)
-    generator = cupy.random.default_rng(0)
+    generator = drawing(cupy, 0)
     for missing in ("normal", "permutation", "shuffle", "choice", "bit_generator", "spawn"):
         assert not hasattr(generator, missing)
     with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
@@ -339,7 +346,7 @@ def test_the_device_works_without_the_host(cupy: types.ModuleType, a: Any) -> No
         a[0, 0], a[:, 1], a[...] = loss, 1.0, a.copy()
         a[cupy.arange(2), 0]
         a[cupy.asarray(a, dtype=np.float32).argmax(axis=1)[:1] * 0]
-        cupy.random.default_rng(0).random((2, 3), dtype=np.float32)
+        drawing(cupy, 0).random((2, 3), dtype=np.float32)
         len(a), a.shape, a.dtype, a.size, a.nbytes, a.flags.c_contiguous, mask.data.ptr
         assert a is not None
     assert (counts.synchronisations, counts.transfers) == (0, 0), counts.synchronised
@@ -450,13 +457,12 @@ def test_functions_give_numpys_numbers(cupy: types.ModuleType) -> None:
 
 def test_generator_is_reproducible_and_not_numpys(cupy: types.ModuleType) -> None:
     for seed in (3, [3, 4], np.random.SeedSequence(3)):
-        first = cupy.random.default_rng(seed).standard_normal((2, 2), dtype=np.float32)
-        again = cupy.random.default_rng(seed).standard_normal((2, 2), dtype=np.float32)
+        first = drawing(cupy, seed).standard_normal((2, 2), dtype=np.float32)
+        again = drawing(cupy, seed).standard_normal((2, 2), dtype=np.float32)
         assert first.tolist() == again.tolist()
     other = np.random.default_rng(3).standard_normal((2, 2), dtype=np.float32)
-    assert cupy.random.default_rng(3).standard_normal((2, 2), np.float32).tolist() != other.tolist()
-    generator = cupy.random.default_rng(None)
-    assert cupy.random.default_rng(generator) is generator
+    assert drawing(cupy, 3).standard_normal((2, 2), np.float32).tolist() != other.tolist()
+    generator = drawing(cupy, None)
     assert generator.random().shape == ()
     assert generator.random(1000).dtype == np.float64
     integers = generator.integers(5, size=1000)
@@ -467,7 +473,7 @@ def test_generator_is_reproducible_and_not_numpys(cupy: types.ModuleType) -> Non
 
 
 def test_generator_checks_out(cupy: types.ModuleType) -> None:
-    generator, out = cupy.random.default_rng(0), cupy.empty((2, 3), dtype=np.float32)
+    generator, out = drawing(cupy, 0), cupy.empty((2, 3), dtype=np.float32)
     assert generator.standard_normal(dtype=np.float32, out=out) is out
     assert generator.random((2, 3), dtype=np.float32, out=out) is out
     assert (out >= 0).all().item()
@@ -490,7 +496,7 @@ def test_generator_checks_out(cupy: types.ModuleType) -> None:
 
 def train(cp: Any, bad: str = "") -> strict_cupy.Counts:
     """Three steps of linear regression on the device, with one mistake if asked for."""
-    rng = cp.random.default_rng(0)
+    rng = drawing(cp, 0)
     x, w = rng.standard_normal((8, 3)), cp.zeros(3)
     losses = cp.empty(3)
     with cupy_counts() as counts:
@@ -588,7 +594,7 @@ def test_a_capture_records_and_a_launch_runs(cupy: Any) -> None:
         (NotImplementedError, "cuBLAS", lambda cp, a: cp.matmul(a, a.T)),
         (NotImplementedError, "cuBLAS", lambda cp, a: cp.einsum("ij,ij->i", a, a)),
         (NotImplementedError, "cuSOLVER", lambda cp, a: cp.linalg.svd(a)),
-        (NotImplementedError, "generator", lambda cp, a: cp.random.default_rng(0).random(3)),
+        (NotImplementedError, "generator", lambda cp, a: drawing(cp, 0).random(3)),
         (ValueError, "broadcast", lambda cp, a: cp.add(a, cp.zeros(7), out=a)),
     ],
 )
@@ -789,7 +795,8 @@ def test_every_signature_is_cupys(real: Any) -> None:
     del offered["matmul"]  # theirs takes *args
     for name in ("empty", "empty_like", "nonzero", "asarray", "array", "asnumpy"):
         offered[name] = getattr(strict_cupy.cupy, name)
-    offered["random.default_rng"] = strict_cupy.cupy.random.default_rng
+    offered["random.Generator"] = strict_cupy.cupy.random.Generator
+    offered["random.Philox4x3210"] = strict_cupy.cupy.random.Philox4x3210
     problems = {}
     for name, function in offered.items():
         theirs = real
