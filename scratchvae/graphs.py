@@ -75,8 +75,8 @@ class Recorder:
     def get(self, optimizer: Optimizer) -> StepGraph | None:
         """Return the graph of a step of ``batch_size`` examples, or None where there is none.
 
-        What is no array was recorded by value: a callback that sets ``beta``, or moves an array,
-        makes another graph necessary.
+        What is no array was recorded by value: a callback that sets ``learning_rate`` or ``beta``,
+        or moves an array, makes another graph necessary.
         """
         if self.refused:
             return None
@@ -84,7 +84,7 @@ class Recorder:
         optimizer.prepare(model.theta, model.grad)
         arrays = (model.theta, model.grad, *optimizer.vectors)
         places = [array.data.ptr for array in arrays]
-        key = (id(optimizer), model.config, places)
+        key = (id(optimizer), optimizer.config, model.config, places)
         if self.graph is None or key != self.key:
             self.graph, self.key = None, key
             try:
