@@ -147,6 +147,7 @@ class Dense(Layer):
 
     parameter_names = ("W", "b")
     x: Array = Remembered()
+    ones: Array = np.ones((1, 0))
 
     def __init__(
         self,
@@ -165,7 +166,6 @@ class Dense(Layer):
         self.b: Array = np.zeros(n_out, dtype=dtype)
         self.dW: Array = np.zeros_like(self.W)
         self.db: Array = np.zeros_like(self.b)
-        self.ones: Array = np.ones((1, 0), dtype=dtype)
 
     def apply(self, x: Array) -> Array:
         """Return y = x W + b; raises ValueError unless x is (B, I)."""

@@ -81,6 +81,27 @@ def test_dense_by_hand():
     np.testing.assert_array_equal(layer.db, [0, 3, 2.5])  # summed over the batch, not averaged
 
 
+def test_the_ones_of_db_serve_every_smaller_batch():
+    """A CUDA graph goes on reading them after a smaller batch."""
+    layer, dy = Dense(2, 3, dtype="float32"), np.arange(15, dtype=np.float32).reshape(5, 3)
+
+    def ones_of(batch, dtype="float32"):
+        layer.forward(np.ones((batch, 2), dtype=dtype))
+        layer.backward(dy[:batch].astype(dtype))
+        np.testing.assert_array_equal(layer.db, dy[:batch].sum(axis=0))
+        assert (layer.ones == 1).all()
+        assert layer.ones.dtype == dtype
+        return layer.ones
+
+    first = ones_of(3)
+    assert first.shape == (1, 3)
+    assert ones_of(2) is ones_of(3) is first
+    assert ones_of(5).shape == (1, 5)
+    assert ones_of(4, "float64").shape == (1, 4)
+    assert ones_of(4).shape == (1, 4)
+    assert Dense(2, 3).ones.size == 0  # each layer its own
+
+
 def test_relu_by_hand():
     layer = ReLU()
     x = np.array([[-2.0, -0.0, 0.0, 1e-300, 0.5, 3.0]])
