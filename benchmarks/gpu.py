@@ -135,7 +135,7 @@ def ours(setting: Setting, x: np.ndarray, rounds: int, *, graph: bool) -> list[f
 
 
 def products(setting: Setting, rounds: int, launches: int = 100) -> list[float]:
-    """Return milliseconds that the products of a step take on the GPU."""
+    """Return milliseconds that a step's products take on the GPU, those of the biases left out."""
     xp = _need_cupy()
     from scratchvae import graphs
 

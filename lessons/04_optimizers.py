@@ -282,7 +282,7 @@ assert 0.7 < mean["momentum"] / mean["Adam"] < 1.4
 # What to see / 結果の見どころ
 # ----------------------------
 # - The learning rate matters more than the optimizer: the five, each with its best rate, lie within
-#   a factor of about 1.5; Adam alone, with six rates, within a factor of 7.1.
+#   a factor of about 1.5; Adam alone, with six rates, within a factor of about 7.
 # - With its default rate Adam is the *slowest* of the five in these 180 steps. With its best rate
 #   it is ahead of SGD, AdaGrad and RMSProp, and level with momentum. (Long trainings are another
 #   matter: lesson 12 uses the default.)
@@ -291,7 +291,7 @@ assert 0.7 < mean["momentum"] / mean["Adam"] < 1.4
 #   makes the learning rate mean the same at the first step as at the thousandth.
 #
 # - 手法よりも学習率のほうが重要です。それぞれ最良の学習率なら5手法の差は1.5倍程度ですが、Adamだけを
-#   見ても、6つの学習率の間には7.1倍の差があります。
+#   見ても、6つの学習率の間には約7倍の差があります。
 # - この180ステップでは、Adamは既定の学習率だと5手法中 *最も遅く*、最良の学習率なら、
 #   SGD・AdaGrad・RMSPropより速く、モメンタムと互角です（長く学習する場合は話が別で、第12講では
 #   既定値を使います）。

@@ -219,7 +219,7 @@ plots.save(plots.curves(history.columns, title="VAE on digits, 20 latents"), "ou
 # random split, validation ends at about 112.
 #
 # **2つの項は引き合います。** 再構成誤差は下がり、KLは約15から約25 natまで上がります。KLは潜在変数を
-# 使うための費用です。zにxの情報を載せるには、q(z|x)が事前分布から離れるしかありません。KLが
+# 使うためのコストです。zにxの情報を載せるには、q(z|x)が事前分布から離れるしかありません。KLが
 # 上がっても発散ではなく、下がるべきなのは合計です。
 #
 # **初めは、検証データの損失が訓練データの損失より低く出ます。** 訓練データの値は、モデルが
@@ -287,7 +287,7 @@ plots.save(figure, "out/12_reconstructions.png")
 #
 # 検証用1,000枚で118 nat以下、KLが20〜28、そして「zを無視」からエントロピーまでの道のりの半分以上を
 # 進んだことを確認しています。エントロピーそのものには届きません。KLも損失に入り、画像を区別できる
-# 潜在変数には費用がかかるからです。
+# 潜在変数にはコストがかかるからです。
 
 final = evaluate(vae, x_test)
 assert final["neg_elbo"] <= 118, final
@@ -334,7 +334,7 @@ Figures: out/12_training.png, out/12_reconstructions.png"""
 # 1. ``VAE(784, (400,), 2, seed=0)``: with two latents the KL ends at about 6 nats and -ELBO at
 #    about 166. Two numbers carry less, and cost less.
 #    / 潜在変数を2個にすると、最後はKLが約6 nat、-ELBOが約166 natになります。運べる情報も、その
-#    費用も減ります。
+#    コストも減ります。
 # 2. Before ``fit``: ``vae.draw_noise = lambda rng, x: np.zeros((len(x), 20), "f4")``. The training
 #    loss falls to about 76, far below 110. The model has not become better: every sigma is about
 #    1, because only the KL still depends on it. With ``del vae.draw_noise`` after ``fit``,

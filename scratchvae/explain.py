@@ -387,7 +387,7 @@ def _spell(exponents: dict[str, int], constant: float, negative: bool) -> tuple[
     reasons = ["has the wrong sign"] if negative else []
     if under:
         axes = " and ".join(AXES.get(k, k) for k in under)
-        reasons.append(f"is averaged over {axes}, where no mean belongs")
+        reasons.append(f"is averaged over {axes} once too often")
     if over:
         axes = " and ".join(AXES.get(k, k) for k in over)
         reasons.append(f"is summed over {axes}, it should be averaged")

@@ -119,6 +119,7 @@ class StepGraph:
         self.uniform = xp.zeros(self.batch.shape, dtype=x.dtype) if binarize else None
         self.noise = model.draw_noise(generator(model.device, 0), self.batch)
         self.graph = self._captured()
+        self.read = self._kept_by_layers()
         self._prove()
 
     def begin(self, order: Array, step: int) -> None:
@@ -178,6 +179,14 @@ class StepGraph:
             least = rounding * float(abs(before).max())  # all that is left of a very small step
             if not float(abs(got - want).max()) <= 1e-3 * float(abs(want - before).max()) + least:
                 raise RuntimeError("the recorded step does not compute what the step computes")
+
+    def _kept_by_layers(self) -> list[Array]:
+        """Return what the layers hold, so that it stays where the graph reads it.
+
+        A layer may make anew what it keeps for many steps, for a larger batch in a callback, say.
+        """
+        held = [value for leaf in self.model.leaves() for value in vars(leaf).values()]
+        return [value for value in held if isinstance(value, self.model.xp.ndarray)]
 
     def _captured(self) -> Any:
         model, xp = self.model, self.model.xp

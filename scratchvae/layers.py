@@ -191,12 +191,11 @@ class Dense(Layer):
         return dy @ self.W.T if need_dx else None
 
     def _ones(self, dy: Array) -> Array:
-        """Return 1^T (1, B). Made for the largest batch so far and kept: a CUDA graph reads it."""
-        xp, ones = array_module(dy), self.ones
-        fits = array_module(ones) is xp and ones.dtype == dy.dtype and ones.shape[1] >= len(dy)
-        if not fits:
-            self.ones = xp.ones((1, len(dy)), dtype=dy.dtype)
-        return self.ones[:, : len(dy)]
+        """Return 1^T (1, B), a part of what was made for the largest batch so far."""
+        xp, batch = array_module(dy), len(dy)
+        if array_module(self.ones) is not xp or self.ones.shape[1] < batch:
+            self.ones = xp.ones((1, batch), dtype=self.db.dtype)
+        return self.ones[:, :batch]
 
 
 class ReLU(Layer):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,6 +90,12 @@ class Model(ABC):
     def xp(self) -> Any:
         """The array module that holds the model: ``numpy`` or ``cupy``."""
         return array_module(self.theta)
+
+    def leaves(self) -> Iterator[Layer]:
+        """Yield the layers that own the parameters, in their order, and those between them."""
+        for layer in self._layers.values():
+            for _, leaf in layer.leaves():
+                yield leaf
 
     def named_parameters(self) -> dict[str, Array]:
         """Return the parameters by name, in the order of ``theta``, as views of it."""

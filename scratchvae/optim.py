@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,8 +43,6 @@ class Optimizer(ABC):
     """The common part: checked hyperparameters, memory, the count t of steps taken."""
 
     slots: ClassVar[tuple[str, ...]] = ()  # names of the vectors it remembers
-    #: ``_update(xp, theta, g, scratch, *memory, *scalars)`` writes theta and memory in place.
-    _update: ClassVar[Callable[..., None]]
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = validate.number("learning_rate", learning_rate, ends="(]")
@@ -111,6 +108,11 @@ class Optimizer(ABC):
     def vectors(self) -> list[Array]:
         """All that ``update`` writes besides theta: the memory and the intermediate results."""
         return [*self.memory.values(), self._scratch]
+
+    @staticmethod
+    @abstractmethod
+    def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
+        """Write theta and the memory in place; ``rest`` are the memory and the scalars."""
 
     def state(self) -> dict[str, Any]:
         """Return t and, after the first step, the memory vectors by name (not copies of them)."""

@@ -146,8 +146,8 @@ def test_zero():
     [
         (2, "dx = 2.000 x the right gradient: it counts twice, or has lost a 1/2", ["2"]),
         (-1, "dx = -1.000 x the right gradient: it has the wrong sign", ["-1"]),
-        (1 / 7, "dx = 0.143 x the right gradient, and 0.143 = 1/B: it is averaged over the batch, "
-         "where no mean belongs", ["1/B"]),
+        (1 / 7, "dx = 0.143 x the right gradient, and 0.143 = 1/B: it is averaged over the batch "
+         "once too often", ["1/B"]),
         (0.37, "dx = 0.370 x the right gradient", []),
         (1e-8, "dx = 1e-08 x the right gradient: it is missing", ["0"]),
     ],
@@ -195,7 +195,7 @@ def test_terms():
         (
             "term",
             "dx = 1.000 x reconstruction + 0.333 x KL, and 0.333 = 1/L: your KL is averaged over "
-            "the latents, where no mean belongs",
+            "the latents once too often",
             {
                 "coefficients": {"reconstruction": pytest.approx(1), "KL": pytest.approx(1 / 3)},
                 "names": {"KL": ["1/L"]},
@@ -425,20 +425,20 @@ def test_most_elements():
     ("c", "sizes", "found"),
     [
         (7, {"B": 7}, [("B", "is summed over the batch, it should be averaged")]),
-        (1 / 7, {"B": 7}, [("1/B", "is averaged over the batch, where no mean belongs")]),
+        (1 / 7, {"B": 7}, [("1/B", "is averaged over the batch once too often")]),
         (49, {"B": 7}, [("B^2", "is summed over the batch, it should be averaged")]),
-        (1 / 21, {"B": 7, "L": 3}, [("1/(B*L)", "is averaged over the batch and the latents, "
-         "where no mean belongs")]),
-        (2 / 21, {"B": 7, "L": 3}, [("2/(B*L)", "is averaged over the batch and the latents, "
-         "where no mean belongs; counts twice, or has lost a 1/2")]),
+        (1 / 21, {"B": 7, "L": 3}, [("1/(B*L)", "is averaged over the batch and the latents "
+         "once too often")]),
+        (2 / 21, {"B": 7, "L": 3}, [("2/(B*L)", "is averaged over the batch and the latents "
+         "once too often; counts twice, or has lost a 1/2")]),
         (-7 / 2, {"B": 7}, [("-B/2", "has the wrong sign; is summed over the batch, it should be "
          "averaged; has a 1/2 too many, or counts once of two")]),
-        (7 / 3, {"B": 7, "L": 3}, [("B/L", "is averaged over the latents, where no mean belongs; "
+        (7 / 3, {"B": 7, "L": 3}, [("B/L", "is averaged over the latents once too often; "
          "is summed over the batch, it should be averaged")]),
         (3, {"B": 3, "L": 3}, [("B", "is summed over the batch, it should be averaged"),
          ("L", "is summed over the latents, it should be averaged")]),
         (5, {"Q": 5}, [("Q", "is summed over Q, it should be averaged")]),
-        (1 / 5, {"Q": 5}, [("1/Q", "is averaged over Q, where no mean belongs")]),
+        (1 / 5, {"Q": 5}, [("1/Q", "is averaged over Q once too often")]),
         (2, {}, [("2", "counts twice, or has lost a 1/2")]),
         (2, {"B": 2}, [("2", "counts twice, or has lost a 1/2"),
          ("B", "is summed over the batch, it should be averaged")]),

@@ -179,7 +179,7 @@ WRONG_TERM = {
     "KL averaged over the latents": (
         (1, 1 / L),
         "1.000 x reconstruction + 0.333 x KL, and 0.333 = 1/L: "
-        "your KL is averaged over the latents, where no mean belongs",
+        "your KL is averaged over the latents once too often",
     ),
     "KL not averaged over the batch": ((1, B), "and 7.000 = B: your KL is summed over the batch"),
     "reconstruction missing": ((0, 1), "your reconstruction is missing"),
@@ -1061,7 +1061,7 @@ def test_a_vae_that_averages_its_kl_over_the_latents(monkeypatch, beta):
     assert wrong == {f"{n}.{p}" for n in ("encoder.0", "to_mu", "to_logvar") for p in "Wb"}
     assert report["to_logvar.W"].findings[0].text == (
         "to_logvar.dW = 1.000 x reconstruction + 0.333 x KL, and 0.333 = 1/L: "
-        "your KL is averaged over the latents, where no mean belongs"
+        "your KL is averaged over the latents once too often"
     )
 
 

@@ -428,8 +428,16 @@ def test_a_graph_that_computes_something_else_is_not_used(
     check_same(gpu, got, trained("vae bernoulli", False))
 
 
+class Repeating(StepGraph):
+    """Takes the examples of its first step again in the second."""
+
+    def _step(self) -> None:
+        self.order[...] = self.order[0] * 1
+        super()._step()
+
+
 class Sticking(StepGraph):
-    """Takes the first row of its tables at every step."""
+    """Does not count on."""
 
     def _step(self) -> None:
         super()._step()
@@ -446,10 +454,24 @@ class Gathering(StepGraph):
         self.order[...] = order
 
 
-@pytest.mark.parametrize("kind", [Sticking, Gathering])
-def test_a_graph_that_would_go_wrong_at_its_second_step_is_not_used(
-    gpu: Gpu, kind: type[StepGraph]
-) -> None:
+class Drifting(StepGraph):
+    """Moves one parameter by a thirtieth of what a step moves it."""
+
+    def _step(self) -> None:
+        super()._step()
+        self.model.theta[:1] += 3e-5
+
+
+class Forgetting(StepGraph):
+    """Leaves one layer without its gradient, which here is far smaller than the others."""
+
+    def _step(self) -> None:
+        super()._step()
+        next(iter(self.model.named_gradients().values())).fill(0)
+
+
+@pytest.mark.parametrize("kind", [Repeating, Sticking, Gathering, Drifting, Forgetting])
+def test_a_graph_that_would_go_wrong_is_not_used(gpu: Gpu, kind: type[StepGraph]) -> None:
     """Recorded is the wrong step; it is held against the right one, over two steps."""
     model = MODELS["vae bernoulli"](device="gpu")
     x = to_device(data(ROWS, D, dtype="float32"), "gpu")
@@ -461,6 +483,50 @@ def test_a_graph_that_would_go_wrong_at_its_second_step_is_not_used(
 
     with pytest.raises(RuntimeError, match="does not compute what the step computes"):
         Wrong(model, prepared(model), x, 8, False)
+
+
+def test_what_a_graph_reads_stays_where_it_is(gpu: Gpu) -> None:
+    """A callback that trains a step on more examples lets the layers make their ones anew."""
+    models, x = [], data(ROWS, D, dtype="float32")
+    for graph in "10":
+        model = MODELS["vae bernoulli"](seed=4, device="gpu")
+        batch, kept = to_device(data(12, D, dtype="float32"), "gpu"), list[Any]()
+
+        def callback(
+            training: Training, model: Any = model, batch: Any = batch, kept: list[Any] = kept
+        ) -> None:
+            model.forward(batch, model.draw_noise(generator("gpu", 1), batch))
+            model.backward()
+            gc.collect()
+            kept.append(gpu.cupy.full((1, 8), 7, dtype=np.float32))  # where the old ones lay
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SCRATCHVAE_GRAPH", graph)
+            history = fit(model, x, epochs=3, batch_size=8, callbacks=[callback])
+        models.append((model, history))
+    check_same(gpu, *models)
+
+
+def test_what_a_layer_keeps_is_not_the_graphs_memory(gpu: Gpu) -> None:
+    """Else it would be in the way when the pool is given back with the model."""
+    model = MODELS["vae bernoulli"](device="gpu")
+    StepGraph(model, prepared(model), to_device(data(8, D, dtype="float32"), "gpu"), 8, False)
+    if gpu.digits > 1:
+        pytest.skip("only the stand-in can tell which pool an array is from")
+    own = [reference() for reference in graphs._PRIVATE[model].pool._arrays]
+    for leaf in model.leaves():
+        if hasattr(leaf, "ones"):
+            assert not any(leaf.ones._host is array for array in own)
+
+
+def test_the_bias_gradient_follows_the_model_to_another_device(gpu: Gpu) -> None:
+    model = MODELS["ae"](device="gpu")
+    x = data(B, D, dtype="float32")
+    for device in ("gpu", "cpu", "gpu"):
+        model.to(device)
+        model.forward(to_device(x, device))
+        model.backward()
+    assert isinstance(model.grad, gpu.cupy.ndarray)
 
 
 def test_the_losses_of_the_last_step_are_the_models(gpu: Gpu) -> None:

@@ -90,16 +90,22 @@ def test_the_ones_of_db_serve_every_smaller_batch():
         layer.backward(dy[:batch].astype(dtype))
         np.testing.assert_array_equal(layer.db, dy[:batch].sum(axis=0))
         assert (layer.ones == 1).all()
-        assert layer.ones.dtype == dtype
+        assert layer.ones.dtype == layer.db.dtype
         return layer.ones
 
     first = ones_of(3)
     assert first.shape == (1, 3)
     assert ones_of(2) is ones_of(3) is first
     assert ones_of(5).shape == (1, 5)
-    assert ones_of(4, "float64").shape == (1, 4)
-    assert ones_of(4).shape == (1, 4)
+    assert ones_of(4, "float64").shape == (1, 5)
     assert Dense(2, 3).ones.size == 0  # each layer its own
+
+
+def test_db_is_summed_in_the_precision_of_the_layer():
+    layer = Dense(1, 1, dtype="float64")
+    layer.forward(np.ones((2**13, 1)))
+    layer.backward(np.full((2**13, 1), 1 + 2**-20, dtype=np.float32))
+    assert layer.db == 2**13 + 2**-7
 
 
 def test_relu_by_hand():

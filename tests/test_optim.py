@@ -330,7 +330,7 @@ def test_hyperparameter_errors(name, argument, bad, wish):
 def test_optimizer_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         Optimizer(0.1)
-    assert Optimizer.__abstractmethods__ == {"scalars"}
+    assert Optimizer.__abstractmethods__ == {"_update", "scalars"}
 
 
 # --- by name ---

@@ -376,8 +376,8 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "zero": (0 * N, "zero", "すべて0"),
     "factor": (2 * N, "factor", "2.000倍.*二重に数えているか"),
     "half": (N / 2, "factor", "1/2で、|余分な1/2"),
-    "averaged": (N / 3, "factor", "0.333 = 1/Lで、dmuを潜在変数（L）について平均"),
-    "averaged over the batch": (N / 7, "factor", "ミニバッチ（B）について平均していますが"),
+    "averaged": (N / 3, "factor", "0.333 = 1/Lで、dmuを潜在変数（L）について1回余分に平均"),
+    "averaged over the batch": (N / 7, "factor", "ミニバッチ（B）について1回余分に平均"),
     "summed": (3 * N, "factor", "潜在変数（L）について足し合わせていますが"),
     "sign": (-N, "factor", "符号が逆です。$"),
     "both": (-2 * N / 21, "factor", "符号が逆です。また、.*ミニバッチ（B）と潜在変数（L）"),
@@ -433,7 +433,7 @@ def test_a_transpose_and_terms_in_japanese() -> None:
     parts = {"reconstruction": N, "KL": RNG.standard_normal((7, 3))}
     right = parts["reconstruction"] + parts["KL"]
     cases = {
-        "averaged": (N + parts["KL"] / 3, "0.333 = 1/Lで、KLを潜在変数（L）について平均"),
+        "averaged": (N + parts["KL"] / 3, "0.333 = 1/Lで、KLを潜在変数（L）について1回余分に平均"),
         "missing": (N, "KLが抜けています"),
         "odd": (N + 0.7 * parts["KL"], "KLの係数は1でなければなりません"),
         "sign": (parts["KL"] - N, "再構成誤差の符号が逆です"),
@@ -497,13 +497,10 @@ def test_an_optimizers_step_is_not_called_an_activation(language: str) -> None:
 @pytest.mark.parametrize(
     ("expression", "en", "ja"),
     [
-        (
-            "dy @ W",
-            r"left matrix has \d+ columns, the right one \d+ rows",
-            r"左の行列は\d+列、右の",
-        ),
-        ("np.dot(dy, W)", r"left matrix has \d+ columns, the right", r"左の行列は\d+列、右の"),
-        ("dy * W", r"shapes \(\d+,\d+\) and \(\d+,\d+\) cannot", r"\(\d+,\d+\)の配列は、要素ごと"),
+        ("dy @ W", r"left array has length \d+, the first", r"左の配列の最後の軸の長さは\d+、"),
+        ("np.dot(dy, W)", r"left array has length \d+, the first", r"左の配列の最後の軸の長さは"),
+        ("dy * W", r"shapes \(\d+,\d+\), \(\d+,\d+\) cannot", r"\(\d+,\d+\)の配列どうしでは"),
+        ("np.where(dy > 0, dy, np.zeros(2))", r"\), \(2,\) cannot", r"\), \(2,\)の配列どうし"),
         ("np.zeros(3).reshape(2)", r"ValueError: cannot reshape", r"ValueError: cannot reshape"),
     ],
 )

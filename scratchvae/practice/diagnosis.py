@@ -123,12 +123,10 @@ def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
 #: What NumPy says of arrays that do not fit, and what we call it.
 MISMATCHES = {
     "matmul": (
-        re.compile(r"matmul: .*\(size (?P<rows>\d+) is different from (?P<columns>\d+)\)"),
-        re.compile(r"shapes .* not aligned: (?P<columns>\d+) \(.*\) != (?P<rows>\d+) \("),
+        re.compile(r"matmul: Input operand 1 .*\(size (?P<b>\d+) is different from (?P<a>\d+)\)"),
+        re.compile(r"shapes .* not aligned: (?P<a>\d+) \(dim \d\) != (?P<b>\d+) \(dim 0\)"),
     ),
-    "broadcast": (
-        re.compile(r"operands could not be broadcast .*shapes (?P<a>\(.*?\)) (?P<b>\(.*?\))"),
-    ),
+    "broadcast": (re.compile(r"operands could not be broadcast .* shapes (?P<shapes>\(.*\))"),),
 }
 
 
@@ -138,7 +136,7 @@ def _mismatch(found: Problem) -> tuple[str, dict[str, str]]:
         for pattern in patterns:
             match = pattern.match(found.text) if found.name == "ValueError" else None
             if found.kind == "exception" and match:
-                return kind, match.groupdict()
+                return kind, {k: v.replace(") (", "), (") for k, v in match.groupdict().items()}
     return found.kind, {}
 
 

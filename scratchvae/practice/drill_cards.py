@@ -107,7 +107,8 @@ class Drill:
     ) -> list[tuple[Mistake, Any]]:
         """Three mistakes and their values, or none where no three differ clearly.
 
-        The key's place among them by size is any that the mistakes allow, so that it tells nothing.
+        The key's place among them by size is drawn from those that the mistakes allow, so that it
+        tells less than the middle, where most mistakes would leave it.
         """
         key, places = names["answer"], dict[int, list[Any]]()
         wrong = [(mistake, self.wrong(mistake, names)) for mistake in self.mistakes]
