@@ -166,14 +166,13 @@ class StepGraph:
         model, steps = self.model, min(2, self.steps)
         changed = [model.theta, *self.optimizer.memory.values(), self.table, self.counter]
         changed += model.named_gradients().values()
-        saved, found = [array.copy() for array in changed], []
+        found = []
         self.begin(model.xp.arange(len(self.x))[::-1], 0)
         for run in (self._step, self.graph.launch):
-            for _ in range(steps):
-                run()
-            found.append([array.copy() for array in changed])
-            for array, value in zip(changed, saved, strict=True):
-                array[...] = value
+            with _undone(changed) as saved:
+                for _ in range(steps):
+                    run()
+                found.append([array.copy() for array in changed])
         rounding = 8 * np.finfo(model.dtype).eps
         for before, want, got in zip(saved, *found, strict=True):
             least = rounding * float(abs(before).max())  # all that is left of a very small step
@@ -191,24 +190,30 @@ class StepGraph:
     def _captured(self) -> Any:
         model, xp = self.model, self.model.xp
         private = _private(model)
-        changed = [model.theta, *self.optimizer.memory.values()]
-        saved = [array.copy() for array in changed]
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(_undone([model.theta, *self.optimizer.memory.values()]))
+            stack.callback(private.stream.synchronize)
             self._step()  # what a layer makes once and keeps is not to stand in the graph's memory
             self.counter.fill(0)
             xp.cuda.get_current_stream().synchronize()  # the capturing stream does not wait for it
-            with ExitStack() as stack:
-                stack.enter_context(private.stream)
-                stack.enter_context(xp.cuda.using_allocator(private.pool.malloc))
-                stack.enter_context(_products(xp, private))
-                for _ in range(WARM_UPS):
-                    self._step()
-                    self.counter.fill(0)
-                return _record(private.stream, self._step)
-        finally:
-            private.stream.synchronize()
-            for array, value in zip(changed, saved, strict=True):
-                array[...] = value
+            stack.enter_context(private.stream)
+            stack.enter_context(xp.cuda.using_allocator(private.pool.malloc))
+            stack.enter_context(_products(xp, private))
+            for _ in range(WARM_UPS):
+                self._step()
+                self.counter.fill(0)
+            return _record(private.stream, self._step)
+
+
+@contextmanager
+def _undone(arrays: list[Array]) -> Iterator[list[Array]]:
+    """Give copies of the arrays, and set the arrays back to them when the block ends."""
+    saved = [array.copy() for array in arrays]
+    try:
+        yield saved
+    finally:
+        for array, value in zip(arrays, saved, strict=True):
+            array[...] = value
 
 
 def _record(stream: Any, step: Any) -> Any:

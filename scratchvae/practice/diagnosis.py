@@ -120,22 +120,19 @@ def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
     return lines
 
 
-#: What NumPy says of arrays that do not fit, and what we call it.
-MISMATCHES = {
-    "matmul": (
-        re.compile(r"matmul: Input operand 1 .*\(size (?P<b>\d+) is different from (?P<a>\d+)\)"),
-        re.compile(r"shapes .* not aligned: (?P<a>\d+) \(dim \d\) != (?P<b>\d+) \(dim 0\)"),
-    ),
-    "broadcast": (re.compile(r"operands could not be broadcast .* shapes (?P<shapes>\(.*\))"),),
-}
+#: What we call NumPy's messages about arrays that do not fit.
+MISMATCHES = (
+    ("matmul", r"matmul: Input operand 1 .*\(size (?P<b>\d+) is different from (?P<a>\d+)\)"),
+    ("matmul", r"shapes .* not aligned: (?P<a>\d+) \(dim \d\) != (?P<b>\d+) \(dim 0\)"),
+    ("broadcast", r"operands could not be broadcast .* shapes (?P<shapes>\(.*\))"),
+)
 
 
 def _mismatch(found: Problem) -> tuple[str, dict[str, str]]:
     """Return the kind of a problem, with its numbers if it is one of shapes that do not fit."""
-    for kind, patterns in MISMATCHES.items():
-        for pattern in patterns:
-            match = pattern.match(found.text) if found.name == "ValueError" else None
-            if found.kind == "exception" and match:
+    if (found.kind, found.name) == ("exception", "ValueError"):
+        for kind, pattern in MISMATCHES:
+            if match := re.match(pattern, found.text):
                 return kind, {k: v.replace(") (", "), (") for k, v in match.groupdict().items()}
     return found.kind, {}
 
