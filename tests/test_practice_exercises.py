@@ -501,7 +501,10 @@ def test_an_optimizers_step_is_not_called_an_activation(language: str) -> None:
         ("np.dot(dy, W)", r"left array has length \d+, the first", r"左の配列の最後の軸の長さは"),
         ("dy * W", r"shapes \(\d+,\d+\), \(\d+,\d+\) cannot", r"\(\d+,\d+\)の配列どうしでは"),
         ("np.where(dy > 0, dy, np.zeros(2))", r"\), \(2,\) cannot", r"\), \(2,\)の配列どうし"),
-        ("np.zeros(3).reshape(2)", r"ValueError: cannot reshape", r"ValueError: cannot reshape"),
+        ("dy.reshape(W.shape)", r"of \d+ numbers cannot be", r"が\d+個の配列の形状を\("),
+        ("np.copyto(np.zeros(2), dy)", r"\(2,\) has no place for", r"形状\(2,\)の配列に、形状\("),
+        ("dy.sum(axis=2)", "no axis 2: the array has 2 axes", "軸2はありません。配列の次元数は2で"),
+        ("np.stack((dy, W))", "ValueError: all input arrays", "ValueError: all input arrays"),
     ],
 )
 def test_shapes_that_do_not_fit_are_told_in_words(expression: str, en: str, ja: str) -> None:
@@ -756,7 +759,8 @@ def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
                 learner.terminal.expect(WORDS[learner.language]["watch"])
                 learner.save(ex, ex.blank + "# saved\n")
             for learner in learners:
-                learner.sees(ex, "failed", [learner.say("problem_blank", function=ex.function)])
+                say = Messages("problem", learner.language)
+                learner.sees(ex, "failed", [say("blank", function=ex.function)])
             mutants = [mutant.source for mutant in ex.mutants[:3]]
             grades = [graded(stem, *mutants, language=learner.language) for learner in learners]
             for mutant, *each in zip(mutants, *grades, strict=True):
@@ -797,9 +801,7 @@ def test_a_number_jumps_to_that_exercise(tmp_path: Path, language: str) -> None:
     with Terminal("exercise", "7", **place) as terminal:  # passed: it waits for another try
         terminal.expect(words["watch"])
         path.write_text(exercise(STEMS[6]).text(language), encoding="utf-8")
-        terminal.expect(
-            re.escape(Messages("exercise", language)("problem_blank", function="backward"))
-        )
+        terminal.expect(re.escape(Messages("problem", language)("blank", function="backward")))
         terminal.interrupt()
         assert terminal.wait() == 0
     with Terminal("exercise", "99", **place) as terminal:

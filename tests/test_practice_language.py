@@ -167,11 +167,11 @@ def test_every_key_that_the_exercises_use_exists_and_none_is_left_over() -> None
     names = ("exercise", "diagnosis", "workbook", "sandbox", "grade", "child")
     folder = Path(language.__file__).parent
     code = "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in names)
-    for name in ("exercise", "diagnosis"):
+    for name in ("exercise", "diagnosis", "problem"):
         for key in content.read(content.ROOT / "messages" / f"{name}.toml"):
             if key.startswith("axis_") or key == "terms":
                 continue
-            stem = re.sub(r"^(problem|progress|silent)_", "", key)
+            stem = re.sub(r"^(progress|silent)_", "", key)
             assert re.search(rf"[\"']({key}|{stem}|{stem.replace('_', ' ')})[\"']", code), key
 
 

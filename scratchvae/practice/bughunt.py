@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchvae.files import free_name
-from scratchvae.practice import content
+from scratchvae.practice import content, diagnosis
 from scratchvae.practice.exercise import GO, Actions, is_number
 from scratchvae.practice.language import LANGUAGES, Messages, choose
 from scratchvae.practice.state import add_option
@@ -319,10 +319,10 @@ class Desk:
             return
         self.line("unsolved", title=self.titled(hunt), style="bold")
         if problem := said.problem:
-            named = {"name": problem.name, "text": problem.text}
-            self.line(f"problem_{problem.kind.replace(' ', '_')}", style="bold red", **named)
-            if problem.line:
-                self.line("at", line=problem.line, source=problem.source)
+            first, *rest = diagnosis.problem(problem, self.language)
+            self.screen.line(first.text, style="bold red")
+            for line in rest:
+                self.screen.line(line.text)
             return
         key = f"verdict_{kind.replace(' ', '_')}"
         self.line(key, claim=verdict.claim, line=verdict.line or 1, text=said.interface)

@@ -307,6 +307,8 @@ def call(
     result["changed"].append([i for i, v in enumerate(handed) if not same(v, given[i])])
     result["returned"].append(encode(value, arrays))
     if job["twice"]:
+        if job["nudges"]:
+            function.__globals__.update(effort.UNCOUNTED)
         result["again"].append(encode(function(*again), arrays))
 
 

@@ -47,7 +47,7 @@ def report(exercise: Exercise, grade: Grade, language: str) -> list[Line]:
         lines += [Line("faint", f"  {text}") for text in printed[:10]]
         lines += [Line("faint", "  ...")] * (len(printed) > 10)
     if grade.problem:
-        lines += problem(grade.problem, exercise, language)
+        lines += problem(grade.problem, language, exercise.function)
     else:
         for name in ("gradient", "meaning"):
             verdict = getattr(grade, name)
@@ -77,7 +77,7 @@ def _outputs(grade: Grade, oracle: str, say: Messages) -> list[Line]:
                 for f in judged.findings
             ]
             lines += [Line("bad" if k == 0 else "plain", f"  {w}") for k, w in enumerate(words)]
-            at = Line("code", f"  {say('at', line=grade.line, source=grade.source)}")
+            at = _at(grade.line, grade.source, say.language)
             if {f.kind for f in judged.findings} & BROKEN and grade.line and at not in lines:
                 lines.append(at)
     wrong = [judged for judged in mine if not judged.ok]
@@ -100,37 +100,38 @@ def objections(grade: Grade, language: str) -> list[str]:
     ]
 
 
-def problem(found: Problem, exercise: Exercise, language: str) -> list[Line]:
-    """What stopped an answer, and the line."""
-    say = Messages("exercise", language)
+def problem(found: Problem, language: str, function: str = "") -> list[Line]:
+    """What stopped a program, and the line. `function` is what it was to define."""
     kind, numbers = _mismatch(found)
-    text = say(
-        "problem_" + kind.replace(" ", "_"),
-        **numbers,
-        name=found.name,
-        text=found.text,
-        function=exercise.function,
-        line=found.line,
-        outputs=", ".join(output.name for output in exercise.outputs),
-    )
-    style = "plain" if found.kind == "blank" else "bad"
-    lines = [Line(style, text)]
+    if kind == "blank" and not function:
+        kind = "exception"
+    words = {"name": found.name, "text": found.text, "function": function, **numbers}
+    text = Messages("problem", language)(kind.replace(" ", "_"), **words)
+    lines = [Line("plain" if kind == "blank" else "bad", text)]
     if found.line:
-        lines.append(Line("code", f"  {say('at', line=found.line, source=found.source)}"))
+        lines.append(_at(found.line, found.source, language))
     return lines
 
 
-#: What we call NumPy's messages about arrays that do not fit.
+def _at(line: int | None, source: str, language: str) -> Line:
+    text = Messages("problem", language)("at", line=line, source=source)
+    return Line("code", f"  {text}")
+
+
+#: NumPy's messages about arrays that do not fit, by what we call them.
 MISMATCHES = (
     ("matmul", r"matmul: Input operand 1 .*\(size (?P<b>\d+) is different from (?P<a>\d+)\)"),
     ("matmul", r"shapes .* not aligned: (?P<a>\d+) \(dim \d\) != (?P<b>\d+) \(dim 0\)"),
     ("broadcast", r"operands could not be broadcast .* shapes (?P<shapes>\(.*\))"),
+    ("assignment", r"could not broadcast .* from shape (?P<a>\(.*\)) into shape (?P<b>\(.*\))"),
+    ("reshape", r"cannot reshape array of size (?P<a>\d+) into shape (?P<b>\(.*\))"),
+    ("axis", r"axis (?P<a>-?\d+) is out of bounds for array of dimension (?P<b>\d+)"),
 )
 
 
 def _mismatch(found: Problem) -> tuple[str, dict[str, str]]:
     """Return the kind of a problem, with its numbers if it is one of shapes that do not fit."""
-    if (found.kind, found.name) == ("exception", "ValueError"):
+    if found.kind == "exception" and found.name in ("ValueError", "AxisError"):
         for kind, pattern in MISMATCHES:
             if match := re.match(pattern, found.text):
                 return kind, {k: v.replace(") (", "), (") for k, v in match.groupdict().items()}

@@ -52,6 +52,12 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 NUDGE = 1e-2  # of the largest number in an array: a step of a difference quotient
 # Names with a space, which no program can write.
 OPERATE, CALL, SAW = "the operator", "the call", "the assignment"
+#: What an instrumented module finds among its globals where nothing is to be counted.
+UNCOUNTED: dict[str, Callable[..., Any]] = {
+    OPERATE: lambda name, a, b: OPERATORS[name](a, b),
+    CALL: lambda function, /, *arguments, **options: function(*arguments, **options),
+    SAW: lambda name, value: value,
+}
 
 
 def instrumented(source: str, name: str) -> CodeType:
@@ -272,10 +278,13 @@ class Terms:
 
 def _single(by: Any) -> float | None:
     """The one number that an array is filled with, or that it is; None if there are several."""
-    if not isinstance(by, np.ndarray | np.number | int | float) or np.size(by) == 0:
+    if isinstance(by, int | float):
+        return float(by) if by == by else None  # no NaN
+    if not isinstance(by, np.ndarray | np.number) or by.size == 0 or by.dtype.kind not in "biuf":
         return None
-    first = np.ravel(by)[0]
-    return float(first) if np.isrealobj(first) and bool(np.all(by == first)) else None
+    first, last = by.flat[0], by.flat[-1]
+    filled = first == last and (by == first).all()  # most arrays are done with the first two
+    return float(first) if filled else None
 
 
 def _plain(exponent: Any) -> bool:
