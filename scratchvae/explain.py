@@ -148,6 +148,7 @@ def explain(
     sizes: Mapping[str, int] | None = None,
     batch_axis: int | None = 0,
     name: str = "gradient",
+    noun: str = "gradient",
     tolerance: float = 1e-6,
     uncertainty: ArrayLike | None = None,
 ) -> list[Finding]:
@@ -155,10 +156,11 @@ def explain(
 
     `terms` names arrays whose sum is the right gradient, such as {"reconstruction": r, "KL": k};
     `sizes` gives letters to numbers, such as {"B": 7, "L": 3}: take different primes, so that a
-    factor has one name. `batch_axis` is the axis of the examples, None where there is none. Entries
-    are equal if they differ by at most `uncertainty` (that of `numeric`; by default 1e-3 tolerance
-    times its largest entry) plus `tolerance` times their size. The most specific finding comes
-    first. Kinds: "wrong shape", "not finite", "zero", "factor", "transposed", "term", "rows",
+    factor has one name. `batch_axis` is the axis of the examples, None where there is none. `noun`
+    is what the arrays are; where it is no gradient, nothing is said of angles and activations.
+    Entries are equal if they differ by at most `uncertainty` (that of `numeric`; by default 1e-3
+    tolerance times its largest entry) plus `tolerance` times their size. The most specific finding
+    comes first. Kinds: "wrong shape", "not finite", "zero", "factor", "transposed", "term", "rows",
     "columns", "offset", "sign", "elements", "different".
     """
     a, n = np.asarray(analytic, dtype=np.float64), np.asarray(numeric, dtype=np.float64)
@@ -169,7 +171,9 @@ def explain(
     largest = float(np.abs(n).max(initial=0)) or 1.0  # to which everything is relative from here on
     doubt = 1e-3 * tolerance if uncertainty is None else np.asarray(uncertainty) / largest
     slack = np.broadcast_to(doubt, n.shape)
-    comparison = _Comparison(a / largest, n / largest, slack, tolerance, name, dict(sizes or {}))
+    comparison = _Comparison(
+        a / largest, n / largest, slack, tolerance, name, noun, dict(sizes or {})
+    )
     if comparison.right.all():
         return []
     arrays = {term: np.asarray(t) / largest for term, t in (terms or {}).items()}
@@ -211,6 +215,7 @@ class _Comparison:
     slack: Array
     tolerance: float
     name: str
+    noun: str
     sizes: dict[str, int]
 
     def __post_init__(self) -> None:
@@ -245,13 +250,13 @@ class _Comparison:
         if c is None or not self.a.any():
             return None
         reason, names = describe(c, self.sizes, self.tolerance, "it")
-        text = f"{self.name} = {number(c)} x the right gradient{reason if names else ''}"
+        text = f"{self.name} = {number(c)} x the right {self.noun}{reason if names else ''}"
         return Finding("factor", text, {"factor": c, "names": names})
 
     def transposed(self) -> Finding | None:
         if self.a.ndim != 2 or self.a.shape != self.n.T.shape or not self.fits(self.n.T):
             return None
-        return Finding("transposed", f"{self.name} is the transpose of the right gradient")
+        return Finding("transposed", f"{self.name} is the transpose of the right {self.noun}")
 
     def terms(self, terms: dict[str, Array]) -> Finding | None:
         """Least squares: a = sum of c_k term_k, where every c_k should be 1."""
@@ -302,7 +307,7 @@ class _Comparison:
         if len(factors) < len(bad) or self.a.size == len(wrong):
             return Finding(kind, text, numbers) if len(good) else None
         if np.ptp(factors) <= 1e-4 * np.abs(factors).max() + 1e-9:
-            text += f", where it is {number(factors[0])} x the right gradient"
+            text += f", where it is {number(factors[0])} x the right {self.noun}"
             text += describe(factors[0], self.sizes, self.tolerance, "it")[0]
         else:
             text += ", by a factor of its own in each: " + ", ".join(map(number, factors[:6]))
@@ -329,6 +334,8 @@ class _Comparison:
         if 2 * k <= size:
             text += f", {positions(wrong.tolist(), self.a.shape)}"
             return Finding("elements", text, {**numbers, "at": indices(wrong, self.a.shape)})
+        if self.noun != "gradient":
+            return Finding("different", text, numbers)
         if np.all(self.a.ravel()[wrong] * self.n.ravel()[wrong] > 0):
             text += (
                 ", each by a positive factor of its own: a factor that depends on the element is "

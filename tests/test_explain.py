@@ -38,6 +38,27 @@ def said(a, n=N, **options):
     return [(f.kind, f.text, f.numbers) for f in found]
 
 
+@pytest.mark.parametrize(
+    ("a", "text"),
+    [
+        (3 * N, "z = 3.000 x the right draw, and 3.000 = L: it is summed over the latents, it "
+         "should be averaged"),
+        (put(N, 2, -N[2]), "z is right in batch rows 0, 1, 3, 4, 5, 6 and wrong in 2, where it is "
+         "-1.000 x the right draw: it has the wrong sign"),
+        (N**3, "z is wrong in 21 of 21 elements"),
+    ],
+)  # fmt: skip
+def test_what_is_no_gradient_is_called_by_its_noun(a, text):
+    ((_, got, numbers),) = said(a, name="z", noun="draw")
+    assert got == text
+    assert "cosine" not in numbers
+
+
+def test_a_transpose_is_called_by_its_noun():
+    square = N[:3]
+    assert said(square.T, square, noun="draw")[0][1] == "dx is the transpose of the right draw"
+
+
 # ----------------------------------------------------------------------- what cannot be compared
 
 
