@@ -6,27 +6,21 @@ Whatever goes wrong ends in one line on stderr and exit code 2; an interrupted t
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import platform
-import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import scratchvae
-from scratchvae import backend, parser, streams, team, validate
-from scratchvae.models import DenoisingAutoencoder, Model, build
-from scratchvae.optim import make_optimizer
-from scratchvae.parser import EPOCHS, MODEL_OPTIONS
+from scratchvae import backend, parser, streams, team
+from scratchvae.models import DenoisingAutoencoder, Model
+from scratchvae.output import print_json, report
 from scratchvae.presets import PRESETS
-from scratchvae.train import Callback, DivergedError, Stopped, Training, fit
+from scratchvae.train_command import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,231 +55,6 @@ def _line(error: Exception) -> str:
 # --------------------------------------------------------------------------------- subcommands
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """``scratchvae train``: train a model, and leave a run directory behind."""
-    from scratchvae import runs
-
-    given = vars(arguments)
-    if given.get("tf32"):
-        if backend.resolve_device(given.get("device", "cpu")) == "cpu":
-            raise ValueError("--tf32: it is for products on the GPU; add --device gpu")
-        backend.allow_tf32(True)
-    if "resume" in given:
-        model, training, notes, data, directory = _resumed(given)
-    else:
-        model, training, notes, data, directory = _fresh(given)
-    with runs.training_in(directory):
-        _train(arguments, model, training, notes, data, directory)
-
-
-def _train(
-    arguments: argparse.Namespace,
-    model: Model,
-    training: Training,
-    notes: dict[str, Any],
-    data: Any,
-    directory: Path,
-) -> None:
-    from threadpoolctl import threadpool_limits
-
-    from scratchvae import runs
-
-    given = vars(arguments)
-    every = given.get("checkpoint_every", 1)
-
-    def save(training: Training) -> None:
-        due = training.epoch % every == 0 or training.epoch == notes["epochs"]
-        if due and not training.step:  # in the middle of an epoch Stopped follows, and saves
-            runs.save_run(directory, model, training, notes)
-
-    schedule = [PRESETS[notes["preset"]].schedule] if notes.get("preset") in PRESETS else []
-
-    resume = f"scratchvae train {model.kind} --resume {shlex.quote(str(directory))}"
-    resume += " --live" if "live" in given else ""
-    if training.epoch == notes["epochs"] and not arguments.quiet:
-        more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"
-        print(f"all {training.epoch} epochs are trained; {more}", file=sys.stderr)
-    started = time.perf_counter()
-    with threadpool_limits(given.get("threads"), "blas"):
-        workers = team.suggested(training.batch_size) if model.device == "cpu" else 1
-        runs.save_run(directory, model, training, notes)  # what cannot be written shows at once
-        with _live(arguments, model, training, notes, data, directory) as live:
-            try:
-                fit(
-                    model,
-                    data.x_train,
-                    validation=data.x_test,
-                    epochs=notes["epochs"],
-                    callbacks=[*schedule, save, *live],
-                    resume=training,
-                    progress=not arguments.quiet,
-                    workers=workers,
-                )
-            except Stopped:
-                runs.save_run(directory, model, training, notes)
-                where = f"after epoch {training.epoch} of {notes['epochs']}"
-                if training.step:
-                    steps = f"{training.step} of {training.steps_an_epoch} steps"
-                    where = f"in epoch {training.epoch + 1} after {steps}"
-                raise Stopped(
-                    f"stopped {where}; saved {directory / 'model.npz'}. Go on with: {resume}"
-                ) from None
-            except KeyboardInterrupt:  # the second Ctrl-C, perhaps in the middle of a step
-                raise KeyboardInterrupt(
-                    f"interrupted; {directory / 'model.npz'} holds the last checkpoint. "
-                    f"Go on with: {resume}"
-                ) from None
-            except DivergedError as error:
-                runs.save_run(directory, model, training, notes)
-                raise DivergedError(f"{error}; saved in {directory / 'model.npz'}") from None
-            except team.WorkerError as error:
-                runs.save_run(directory, model, training, notes)
-                raise team.WorkerError(
-                    f"{error}; saved {directory / 'model.npz'}. Go on with: {resume}, in one "
-                    "process with --threads 1"
-                ) from None
-    seconds = time.perf_counter() - started
-    runs.draw_pictures(directory, model, training.history, data)
-    figures = {"epochs": training.epoch, **training.history.last()}
-    pictures = [str(directory / name) for name in runs.PICTURES]
-    report = {"run": str(directory), **figures, "seconds": seconds, "pictures": pictures}
-    if live:
-        report["live"] = str(directory / runs.LIVE)
-    if not arguments.json:
-        _print_table(f"{model.kind}, {data.name}, after {training.epoch} epochs", figures)
-        print(f"{seconds:.1f} s. Model, history and pictures are in {directory}:")
-        print("  " + "  ".join(runs.PICTURES))
-    _print_json(arguments, report)
-
-
-@contextmanager
-def _live(
-    arguments: argparse.Namespace,
-    model: Model,
-    training: Training,
-    notes: dict[str, Any],
-    data: Any,
-    directory: Path,
-) -> Iterator[list[Callback]]:
-    """Keep live.html during the block where --live asks for it; yield the callbacks that do."""
-    if "live" not in vars(arguments):
-        yield []
-        return
-    from scratchvae import runs
-    from scratchvae.web.live import Live
-
-    path = directory / runs.LIVE
-    with Live(path, model, training, data, notes["epochs"]) as live:
-        if live.notice:
-            print(f"scratchvae: {live.notice}", file=sys.stderr)
-        if not arguments.quiet:
-            print(f"watch it in a browser: {path}", file=sys.stderr)
-        yield [live]
-
-
-_RESUMABLE = {"resume", "epochs", "device", "tf32", "data_dir", "checkpoint_every"} | {
-    "threads",
-    "live",
-    "quiet",
-    "json",
-}
-
-
-def _resumed(given: dict[str, Any]) -> tuple[Any, ...]:
-    from scratchvae import runs
-
-    extra = set(given) - _RESUMABLE - {"command", "model"}
-    if extra:
-        options = ", ".join(_option(name) for name in sorted(extra))
-        raise ValueError(f"a resumed run keeps its settings: leave out {options}")
-    run = runs.open_run(given["resume"], given.get("device", "cpu"))
-    if Path(given["resume"]) not in (run.directory, run.directory / "model.npz"):
-        raise ValueError(f"--resume: got {given['resume']}, want the run directory")
-    if run.model.kind != given["model"]:
-        raise ValueError(
-            f"{run.directory} holds a run of {run.model.kind}: "
-            f"scratchvae train {run.model.kind} --resume {run.directory}"
-        )
-    epochs = validate.integer("--epochs", given.get("epochs", run.notes["epochs"]))
-    if epochs < run.training.epoch:
-        raise ValueError(
-            f"--epochs: got {epochs}, but {run.directory} has {run.training.epoch} already"
-        )
-    data = run.dataset(data_dir=given.get("data_dir"))
-    return run.model, run.training, {**run.notes, "epochs": epochs}, data, run.directory
-
-
-def _fresh(given: dict[str, Any]) -> tuple[Any, ...]:
-    from scratchvae import datasets, runs
-
-    options = {name: given[name] for name in MODEL_OPTIONS if name in given}
-    _check_used(given["model"], options)
-    preset = None
-    if "preset" in given:
-        preset = PRESETS[given["preset"]]
-        _check_preset(given)
-        defaults = {"epochs": preset.epochs, "batch_size": preset.batch_size, "data": preset.data}
-        given = {**defaults, "binarize": preset.binarize, **given}
-        options = {**options, **preset.model}
-    seed = given.get("seed", 0)
-    device = backend.resolve_device(given.get("device", "cpu"))
-    epochs = validate.integer("--epochs", given.get("epochs", EPOCHS))
-    optimizer = (
-        preset.make_optimizer()
-        if preset
-        else make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
-    )
-    batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
-    validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
-    name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
-    data = datasets.load(name, data_dir)
-    config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
-    model = build(config, device)
-    if preset:
-        preset.start(model, data.x_train)
-    training = Training(
-        optimizer,
-        seed=seed,
-        batch_size=batch_size,
-        binarize=given.get("binarize", False),
-        n_examples=len(data.x_train),
-    )
-    if Path(name).suffix:  # a file: later commands may run in another directory
-        name = str(Path(name).expanduser().resolve())
-    notes = {"data": name, "epochs": epochs}
-    if preset:
-        notes["preset"] = given["preset"]
-    if data_dir:
-        notes["data_dir"] = str(Path(data_dir).expanduser().resolve())
-    return model, training, notes, data, runs.new_directory(model.kind, given.get("out"))
-
-
-def _check_preset(given: dict[str, Any]) -> None:
-    """Refuse an option that the preset decides."""
-    own = {*MODEL_OPTIONS, "optimizer", "learning_rate", "batch_size", "binarize"} - {"dtype"}
-    if extra := sorted(own & set(given)):
-        options = ", ".join(map(_option, extra))
-        raise ValueError(f"--preset {given['preset']} decides that itself: leave out {options}")
-
-
-def _check_used(kind: str, options: dict[str, Any]) -> None:
-    """Refuse an option that the model would not look at."""
-    unused: dict[str, str] = {}
-    if kind == "vae" and options.get("likelihood") != "gaussian":
-        unused = {"sigma": "--likelihood gaussian"}
-    if kind == "dae" and options.get("corruption", "gaussian") == "gaussian":
-        unused = {"fraction": "--corruption masking or salt_and_pepper"}
-    elif kind == "dae":
-        unused = dict.fromkeys(("sigma", "clip"), "--corruption gaussian")
-    for name, needs in unused.items():
-        if name in options:
-            raise ValueError(f"{_option(name)}: has no effect without {needs}")
-
-
-def _option(name: str) -> str:
-    return "--no-clip" if name == "clip" else "--" + name.replace("_", "-")
-
-
 def evaluate(arguments: argparse.Namespace) -> None:
     """``scratchvae evaluate``: the figures of a run on its test data, and those of its rivals."""
     from scratchvae import evaluate as e
@@ -312,7 +81,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             figures["mse_ridge"] = e.mse(x, ridge.predict(noisy))
         pca = e.PCA(data.x_train, run.model.n_latent)
         figures[f"mse_pca_{run.model.n_latent}"] = e.mse(x, pca.reconstruct(noisy))
-    _report(arguments, f"{run.directory} on {data.name}, test part", figures)
+    report(arguments, f"{run.directory} on {data.name}, test part", figures)
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -367,7 +136,7 @@ def explore(arguments: argparse.Namespace) -> None:
     """``scratchvae explore``: one HTML file in which the latent space is walked through."""
     from scratchvae.web.explorer import write_explorer
 
-    report = write_explorer(
+    written = write_explorer(
         arguments.runs,
         arguments.out,
         data=arguments.data,
@@ -375,10 +144,10 @@ def explore(arguments: argparse.Namespace) -> None:
         language=arguments.lang,
     )
     if not arguments.json:
-        for run in report["without_encoder"]:
+        for run in written["without_encoder"]:
             print(f"{run}: its encoder did not fit into the page: no drawing of your own with it")
-        print(f"{report['page']} ({report['bytes'] / 1e6:.2f} MB): open it in a browser")
-    _print_json(arguments, report)
+        print(f"{written['page']} ({written['bytes'] / 1e6:.2f} MB): open it in a browser")
+    print_json(arguments, written)
 
 
 def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) -> None:
@@ -392,7 +161,7 @@ def _draw(arguments: argparse.Namespace, name: str, draw: Callable[..., Any]) ->
         for key, value in figures.items():
             print(f"{key} {value:.5g}")
         print(path)
-    _print_json(arguments, {**figures, "picture": str(path)})
+    print_json(arguments, {**figures, "picture": str(path)})
 
 
 _CHECKED = "Gradients held against numerical derivatives; errors are relative"
@@ -420,7 +189,7 @@ def check(arguments: argparse.Namespace) -> None:
         for row in rows:
             if not row.ok:
                 print(f"{row.piece}:\n{row.report}")
-    _print_json(arguments, {"ok": not wrong, "pieces": [row.to_dict() for row in rows]})
+    print_json(arguments, {"ok": not wrong, "pieces": [row.to_dict() for row in rows]})
     if wrong:
         raise ValueError(f"the gradient is wrong in: {', '.join(wrong)}")
 
@@ -451,55 +220,7 @@ def info(arguments: argparse.Namespace) -> None:
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()
     }
-    _report(arguments, "scratchvae", facts)
-
-
-def _report(arguments: argparse.Namespace, title: str, figures: dict[str, Any]) -> None:
-    if not arguments.json:
-        _print_table(title, figures)
-    _print_json(arguments, figures)
-
-
-def _print_json(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
-    if arguments.json:
-        print(json.dumps(_finite(report), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` with null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_UNITS = {
-    "neg_elbo": "nats an image",
-    "reconstruction": "nats an image",
-    "kl": "nats an image",
-    "loss": "nats an image",
-    "neg_iw": "nats an image",
-    "mse": "a pixel",
-    "psnr": "dB",
-}
-
-
-def _print_table(title: str, figures: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    columns = [Column(overflow="fold") for _ in range(2)]  # a path that is cut is of no use
-    table = Table(*columns, title=Text(title), title_justify="left", show_header=False)
-    for name, value in figures.items():
-        bare = name.removeprefix("val_")
-        if bare == "loss" and value == figures.get(name.replace("loss", "neg_elbo")):
-            continue  # with beta = 1 they are one
-        unit = next((unit for start, unit in _UNITS.items() if bare.startswith(start)), "")
-        text = f"{value:.5g}" if isinstance(value, float) else str(value)
-        table.add_row(name, Text(f"{text} {unit}".strip()))  # Text: "[cuda12]" is no markup
-    Console().print(table)
+    report(arguments, "scratchvae", facts)
 
 
 COMMANDS = {

@@ -22,7 +22,7 @@ import threadpoolctl
 from terminal import posix_modules
 
 import scratchvae
-from scratchvae import VAE, checkpoint, cli, parser, proofs, runs, team
+from scratchvae import VAE, checkpoint, cli, parser, proofs, runs, team, train_command
 from scratchvae.evaluate import PCA, Ridge, corrupted, mse
 from scratchvae.evaluate import evaluate as figures_of
 from scratchvae.presets import PRESETS, burda_rate
@@ -949,7 +949,7 @@ def test_threads(tmp_path, monkeypatch):
         seen.append([p["num_threads"] for p in pools if p["user_api"] == "blas"])
         return fit(*arguments, **options)
 
-    monkeypatch.setattr(scratchvae.cli, "fit", spy)
+    monkeypatch.setattr(train_command, "fit", spy)
     monkeypatch.chdir(tmp_path)
     np.save("small.npy", np.random.default_rng(0).random((60, 16), dtype=np.float32))
     words = ["train", "ae", "--data", "small.npy", "--epochs", "1", "--quiet", "--threads", "1"]

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from scratchvae import argument_types as types
-from scratchvae import cli, parser, plots, proofs
+from scratchvae import cli, parser, plots, proofs, train_command
 from scratchvae.files import atomic_write
 from scratchvae.practice import bughunt_files, drill_cards, exercises, grade, questions
 from scratchvae.practice.commands import COMMANDS
@@ -199,7 +199,7 @@ def light_proofs(seed):
 def light():
     """Without what takes long: training, drawing, proofs, oracles in other processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "fit", light_fit)
+        patch.setattr(train_command, "fit", light_fit)
         patch.setattr(plots, "save", light_save)
         patch.setattr(proofs, "run_all", light_proofs)
         patch.setattr(urllib.request, "urlopen", no_network)

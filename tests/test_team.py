@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, cli, team
+from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, cli, team, train_command
 from scratchvae.files import locked
 from scratchvae.optim import OPTIMIZERS
 from scratchvae.team import WorkerError, part_of
@@ -626,7 +626,9 @@ def command(monkeypatch, tmp_path):
 def test_the_command_line_uses_as_many_as_it_may(monkeypatch, command, threads):
     given = []
     monkeypatch.setattr(team, "_threads", lambda: threads)
-    monkeypatch.setattr(cli, "fit", lambda *a, **kw: given.append(kw["workers"]) or fit(*a, **kw))
+    monkeypatch.setattr(
+        train_command, "fit", lambda *a, **kw: given.append(kw["workers"]) or fit(*a, **kw)
+    )
     assert cli.main(command) == 0
     assert given == [threads]
 
