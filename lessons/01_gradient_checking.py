@@ -375,7 +375,7 @@ plots.save(figure, "out/01_gradient_checking.png")
 # - Compare in float64, by the relative error. / float64で計算し、相対誤差で比べる。
 # - A numerical gradient costs one or two evaluations of f for each parameter, backpropagation a few
 #   for all of them: the one checks, the other trains.
-#   / 数値微分は関数をパラメータごとに1〜2回計算する。誤差逆伝播法は全体で数回分。だから数値微分は
+#   / 数値微分は関数をパラメータごとに1～2回計算する。誤差逆伝播法は全体で数回分。だから数値微分は
 #   検証に使い、学習には使わない。
 # - ReLU at 0: every number in [0, 1] is a subgradient; 0 is used.
 #   / ReLUの0では[0, 1]のどの値も劣勾配。通常は0を使う。

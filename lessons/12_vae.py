@@ -285,7 +285,7 @@ plots.save(figure, "out/12_reconstructions.png")
 # half of the way from "ignores z" to the floor. The floor itself cannot be reached, because the KL
 # is in the sum: a code that tells the images apart costs something.
 #
-# 検証用1,000枚で118 nat以下、KLが20〜28、そして「zを無視」からエントロピーまでの道のりの半分以上を
+# 検証用1,000枚で118 nat以下、KLが20～28、そして「zを無視」からエントロピーまでの道のりの半分以上を
 # 進んだことを確認しています。エントロピーそのものには届きません。KLも損失に入り、画像を区別できる
 # 潜在変数にはコストがかかるからです。
 

@@ -355,7 +355,7 @@ def test_a_learner_solves_the_first_hunt(tmp_path, language, stack):
     assert re.search(not_the_answer, text.replace("\n", " "))
     path.write_text(solved_text(hunt), encoding="utf-8")
     text = scratchvae("run")
-    for words in (solved, real, hunt.source, hunt.lesson):
+    for words in (solved, real, hunt.source, hunt.lesson, r"scratchvae bughunt 2\W"):
         assert re.search(words, text), words
     assert "+    return mu + np.exp(logvar / 2) * eps, eps" in text
 

@@ -568,6 +568,8 @@ def test_an_unknown_topic_is_one_line(tmp_path):
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "got 'cooking', want one of kl, reparameterization, elbo, loss, " in line
+    (line,) = command(tmp_path, "cooking", "--lang", "ja").stderr.splitlines()
+    assert "'cooking'という分野やドリルはありません。分野（kl, reparameterization, " in line
 
 
 def test_topics_are_files_topics_of_the_quiz_and_drills():

@@ -197,6 +197,7 @@ def test_moving(monkeypatch, tmp_path):
         *(("p", 0), ("right", 1), ("enter", 2), ("n", 3), ("left", 2), ("end", 11), ("n", 11)),
         *(("home", 0), ("7", 6), ("1", 6), ("2", 11), ("1", 11), ("enter", 0), ("9", 8)),
         *(("1", 8), ("n", 9), ("0", 9), ("1", 9), ("back", 9), ("5", 4)),
+        *(("enter", 4), ("enter", 5), ("1", 5), ("2", 11), ("p", 10), ("enter", 11)),
     ):
         press(sit, key)
         assert sit.view.position == position, key
@@ -344,7 +345,7 @@ def sheet(tmp_path):
     ("language", "left", "score", "reread"),
     [
         ("en", r"\d+:\d\d left", r"18 of 20 right \(90 %\)", "To read again:"),
-        ("ja", r"残り\d+:\d\d", r"20問中18問正解（90%）", "復習する講義："),
+        ("ja", r"残り\d+:\d\d", r"20問中18問正解（90%）", "復習する講座："),
     ],
 )
 def test_an_exam_from_beginning_to_end(language, left, score, reread, tmp_path):
@@ -492,15 +493,31 @@ def test_an_exam_is_sat_in_one_terminal(language, says, tmp_path):
         first.send("\n")
         first.expect("1/20")
         with sit_down(tmp_path, language=language) as second:
-            second.expect("Enter")
             first.send("a")
-            second.send("\n")
             second.expect(says)
             assert second.wait() == 2
         first.send("nq")
         first.expect("Paused: 1 of 20")
         assert first.wait() == 0
     assert [path.name for path in tmp_path.iterdir() if "exam" in path.name] == []
+
+
+def test_an_exam_in_another_terminal_is_not_dropped(tmp_path):
+    with sit_down(tmp_path) as terminal:
+        terminal.send("\n")
+        terminal.expect("1/20")
+        terminal.send("q")
+        assert terminal.wait() == 0
+    with sit_down(tmp_path) as undecided, sit_down(tmp_path) as sitting:
+        undecided.expect("drop it and begin a new one")
+        sitting.expect("Enter")
+        sitting.send("\n")
+        sitting.expect("1/20")
+        undecided.send("n\n\n")
+        undecided.expect("open in another terminal")
+        assert undecided.wait() == 2
+        sitting.send("aq")
+        sitting.expect("Paused: 1 of 20")
 
 
 def test_what_was_answered_elsewhere_before_the_resumption_is_there(tmp_path):

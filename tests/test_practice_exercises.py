@@ -676,7 +676,7 @@ WORDS = {
         "passed": "passed",
         "praise": "Well done",
         "next": r"2\. Dense layer",
-        "stop": r"go on with: scratchvae exercise",
+        "stop": r"go on with: scratchvae exercise \d",
         "syntax": r"Python cannot read the file.*\n\s+line \d+",
     },
     "ja": {
@@ -687,7 +687,7 @@ WORDS = {
         "passed": "合格",
         "praise": "正解です",
         "next": r"2\. 全結合層",
-        "stop": "続きは scratchvae exercise で",
+        "stop": r"続きは scratchvae exercise \d で",
         "syntax": r"構文エラー.*\n\s+\d+行目",
     },
 }

@@ -230,7 +230,7 @@ class Desk:
         following = self.current(after=hunt)
         self.line("skipped", title=content.text(hunt.title, self.language))
         if following:
-            self.line("next_is", title=self.titled(following))
+            self.line("next_is", title=self.titled(following), number=following.number)
         self.report({"name": hunt.stem, "next": following and following.stem})
 
     # ------------------------------------------------------------------------ what has been done
@@ -313,7 +313,7 @@ class Desk:
             self.line("solved", title=self.titled(hunt), style="bold green")
             self.explain(hunt)
             if following := self.current(after=hunt):
-                self.line("next_is", title=self.titled(following))
+                self.line("next_is", title=self.titled(following), number=following.number)
             else:
                 self.all_done()
             return
@@ -334,6 +334,7 @@ class Desk:
     def explain(self, hunt: Hunt) -> None:
         """Show the answer, what the oracles say about the program as it was, and why."""
         from scratchvae.practice.bughunt_files import ORACLES, look
+        from scratchvae.practice.screen import styled, wrap_code
 
         said = look(hunt, hunt.wrong)
         self.line("answer", oracle=hunt.oracle, style="bold")
@@ -343,9 +344,10 @@ class Desk:
             self.objection(said, oracle)
         self.screen.line()
         lines = self.wrapped(content.text(hunt.explanation, self.language))
-        if hunt.bugs:
-            lines += [*self.wrapped(""), *self.wrapped(hunt.difference, code=True)]
         self.screen.panel(self.say("explanation_title", number=hunt.number), lines)
+        if hunt.bugs:  # outside the panel: the lines of a program are as wide as a terminal
+            self.screen.lines(styled(wrap_code(hunt.difference, self.screen.console.width)))
+            self.screen.line()
         self.line("source" if hunt.bugs else "source_decoy", source=hunt.source or "-")
         self.screen.line(content.text(hunt.source_note, self.language))
         self.screen.line(self.screen.lesson(hunt.lesson), "bold")
@@ -375,11 +377,11 @@ class Desk:
         """Say one of the messages."""
         self.screen.line(self.say(key, **values), style)
 
-    def wrapped(self, text: str, code: bool = False) -> Any:
+    def wrapped(self, text: str) -> Any:
         """A text as lines for a panel."""
-        from scratchvae.practice.screen import styled, wrap, wrap_code
+        from scratchvae.practice.screen import styled, wrap
 
-        return styled((wrap_code if code else wrap)(text, self.screen.width))
+        return styled(wrap(text, self.screen.width))
 
     def hang(self, text: str, indent: int, style: str) -> None:
         """Show one line; what does not fit goes on, indented."""

@@ -92,8 +92,8 @@ class Hunt:
 
     @property
     def difference(self) -> str:
-        """What the fix changes, as lines that begin with - and +."""
-        lines = difflib.unified_diff(self.wrong.split("\n"), self.program.split("\n"), n=0)
+        """What the fix changes, as lines that begin with - and +, and the lines beside them."""
+        lines = difflib.unified_diff(self.wrong.split("\n"), self.program.split("\n"), n=1)
         return "\n".join(line for line in list(lines)[2:] if not line.startswith("@@"))
 
 

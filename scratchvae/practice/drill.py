@@ -31,8 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry out `scratchvae drill`."""
-    drills = select(drill_cards.drills().values(), arguments.topic)
     screen = Screen(language.choose(arguments.lang), json=arguments.json)
+    drills = select(drill_cards.drills().values(), arguments.topic, screen.language)
     if arguments.list:
         _list(screen, drills, arguments.json)
         return
@@ -43,20 +43,18 @@ def run(arguments: argparse.Namespace) -> None:
     finish(screen, results, arguments.json)
 
 
-def select(drills: Iterable[Drill], topic: str | None) -> list[Drill]:
+def select(drills: Iterable[Drill], topic: str | None, lang: str = "en") -> list[Drill]:
     """The drills of a file (kl), of a topic of the quiz (vae), or the one of that id (kl-2d).
 
-    Raises ValueError with the topics for anything else.
+    Raises ValueError with the topics, in a language, for anything else.
     """
     drills = list(drills)
     chosen = [d for d in drills if topic is None or topic in (d.group, d.topic, d.id)]
     if not chosen:
         groups = dict.fromkeys(drill.group for drill in drills)
         topics = dict.fromkeys(t for t in TOPICS if any(d.topic == t for d in drills))
-        raise ValueError(
-            f"drill: got {topic!r}, want one of {', '.join(groups | topics)}, "
-            "or a drill's name: scratchvae drill --list"
-        )
+        names = ", ".join(groups | topics)
+        raise ValueError(Messages("drill", lang)("unknown", topic=topic, topics=names))
     return chosen
 
 

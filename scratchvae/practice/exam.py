@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,8 @@ def _begin(
     """The unfinished exam, if the learner goes on with it; or a new one."""
     exam = state.unfinished_exam()
     if exam is not None:
-        sheet = _sheet(exam, bank)
+        with _alone(state, exam, messages):  # it may be dropped: only where nobody sits in it
+            sheet = _sheet(exam, bank)
         if sheet is None:
             screen.line(messages("changed"))
         else:
@@ -143,7 +144,8 @@ def _begin(
     intro = messages("intro", number=len(drawn), minutes=minutes)
     screen.panel(messages("title"), styled(wrap(intro, screen.width)))
     screen.ask(messages("begin"), lambda typed: typed)
-    exam = state.begin_exam(screen.language, drawn, 60 * arguments.minutes)
+    with _alone(state, exam, messages) if exam else nullcontext():
+        exam = state.begin_exam(screen.language, drawn, 60 * arguments.minutes)
     return exam, _sheet(exam, bank) or []
 
 
@@ -277,6 +279,7 @@ class Sitting:
         self.view.seconds = exam.seconds
         self.clock = Clock(exam.used)
         self._typed = ""  # digits of a question's number
+        self._jumped = False  # to a number that could not go on: the Enter after it is its own
         self._asking = False  # whether to submit
 
     def run(self) -> str | None:
@@ -316,6 +319,9 @@ class Sitting:
         if self._asking:
             self._asking, view.prompt = False, ""
             return "submitted" if key == "y" else None
+        jumped, self._jumped = self._jumped, False
+        if jumped and key == "enter":
+            return None
         if key.isdecimal() or (self._typed and key in ("enter", "back")):
             self._dial(key)
             return None
@@ -356,7 +362,7 @@ class Sitting:
             self._typed = ""
         elif key == "enter" or wanted * 10 > number:
             self._go(wanted - 1)
-            self._typed = ""
+            self._typed, self._jumped = "", key != "enter"
         self.view.prompt = self.messages("goto", typed=self._typed) if self._typed else ""
 
     def _go(self, position: int) -> None:

@@ -128,7 +128,8 @@ class Desk:
                 exercise = self.book.current(after=exercise)
             return self.all_done()
         self.screen.line()
-        return self.line("stopped", style="dim")
+        name = exercise.number if exercise else ""
+        return self.line("stopped", name=name, style="dim")
 
     def run(self) -> None:
         """Check one exercise once."""
@@ -248,7 +249,7 @@ class Desk:
         self.line("file_there" if there else "file_written", path=path, function=exercise.function)
         self.screen.line(self.screen.lesson(exercise.lesson))
         if self.screen.interactive and not self.json:
-            self.line("watching", style="dim")
+            self.line("watching", name=exercise.number, style="dim")
         return seen
 
     def watch(self, exercise: Exercise, seen: bytes | None) -> None:
