@@ -32,7 +32,9 @@ r"""
 # The encoder of a VAE does not give a code. It gives the mean and the log-variance of a Gaussian
 # over codes, :math:`q(z|x) = N(\mu, \mathrm{diag}\,\sigma^2)` with :math:`\sigma = e^{logvar/2}`.
 # One sample of it goes through the decoder. The loss is the negative ELBO of lesson 11 in nats an
-# image, with a single draw of :math:`\epsilon \sim N(0, I)` in place of the expectation:
+# image, with a single draw of :math:`\epsilon \sim N(0, I)` in place of the expectation. One
+# network gives :math:`\mu` and logvar for every x, where lesson 11 could optimise them for each x
+# anew: this is called amortized inference.
 #
 # .. math::
 #    L = \underbrace{-\log p(x|z)}_{\text{reconstruction}}
@@ -42,7 +44,9 @@ r"""
 # VAEのエンコーダが出力するのは潜在変数zそのものではなく、zが従う正規分布q(z|x)の平均muと
 # 対数分散logvarです。この分布からzを1つサンプリングしてデコーダに通します。損失は第11講の変分下限
 # （ELBO）の符号を反転したもの、つまり「再構成誤差 + KLダイバージェンス」で、単位は画像1枚あたりの
-# natです。期待値は、epsを1回だけサンプリングした値で近似します。
+# natです。期待値は、epsを1回だけサンプリングした値で近似します。xごとにmuとlogvarを最適化するのでは
+# なく、全データで共有する1つのネットワークで求めるので、これを償却推論（amortized inference）と
+# 呼びます。
 #
 # Backwards: two forks / 逆伝播：2つの分岐
 # ----------------------------------------

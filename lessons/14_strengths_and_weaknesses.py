@@ -22,6 +22,10 @@ r"""
      - blur of generated images
    * - 敵対的生成ネットワーク（GAN）
      - generative adversarial network (GAN)
+   * - 条件付きVAE、VQ-VAE
+     - conditional VAE, VQ-VAE
+   * - 正規化フロー、拡散モデル
+     - normalizing flow, diffusion model
 """
 
 # %%
@@ -41,6 +45,7 @@ r"""
 import math
 import sys
 import unicodedata
+from statistics import NormalDist
 
 import numpy as np
 
@@ -511,6 +516,80 @@ print("Figures: out/14_beta_collapse_seeds.png, out/14_blur.png")
 assert clean["dae"] > cleaned["dae"]
 
 # %%
+# Related models / 関連するモデル
+# -------------------------------
+# What else the exam asks for, each by what it has in place of a part of the VAE:
+#
+# - **Conditional VAE** (Sohn et al. 2015): encoder and decoder are given the label y as well. It
+#   models p(x|y): choose y, draw z from the prior, decode both.
+# - **VQ-VAE** (van den Oord et al. 2017): z is discrete, the number of the vector of a learnt
+#   codebook that is nearest to the encoder's output. argmin has no slope, so ``backward`` hands the
+#   gradient by the chosen vector to the encoder's output as it is (straight-through).
+# - **Gumbel-softmax** (Jang et al. 2017; Maddison et al. 2017): the reparameterization of a
+#   categorical z. The largest of :math:`\log p_k + g_k`, with g from the Gumbel distribution, is k
+#   with probability :math:`p_k`; a softmax at a temperature :math:`\tau` takes the place of "the
+#   largest", and is differentiable.
+# - **Adversarial autoencoder** (Makhzani et al. 2015): no KL. A discriminator learns to tell codes
+#   from samples of p(z), and the encoder to fool it.
+# - **GAN** (Goodfellow et al. 2014): no encoder and no likelihood. A generator learns to make
+#   images that a discriminator takes for real.
+# - **Normalizing flow** (Rezende, Mohamed 2015): z = f(x) is invertible, and as large as x. With
+#   the Jacobian the likelihood is exact, not a bound:
+#   :math:`\log p(x) = \log p(z) + \log |\det \partial z / \partial x|`.
+# - **Diffusion model** (DDPM; Ho, Jain, Abbeel 2020): denoising, repeated. Noise is added in T
+#   small, fixed steps. A network learns to take it out again, and generation begins with pure noise
+#   of the image's size and takes all the steps back. In one go, :math:`x_t = \sqrt{a_t}\, x_0 +
+#   \sqrt{1 - a_t}\, \epsilon` with the product :math:`a_t = \prod_{s \le t} (1 - \beta_s)`.
+#
+# 試験に出るそのほかのモデルを、VAEのどの部分を置き換えたかで整理します。
+#
+# - **条件付きVAE（CVAE）**：エンコーダにもデコーダにもラベルyを与え、p(x|y)をモデル化します。生成
+#   では、yを選び、事前分布からzをサンプリングして、両方をデコーダに入力します。
+# - **VQ-VAE**：zは離散値で、学習したコードブックのうち、エンコーダの出力に最も近いベクトルの番号
+#   です。argminは微分できないので、逆伝播では、選ばれたベクトルについての勾配をそのままエンコーダの
+#   出力に渡します（ストレートスルー推定）。
+# - **Gumbel-Softmax**：カテゴリ変数zのための再パラメータ化です。ガンベル分布に従うgを加えた
+#   :math:`\log p_k + g_k` が最大になるkは、確率 :math:`p_k` で選ばれます。「最大」を温度
+#   :math:`\tau` のソフトマックスで置き換えると微分できます。
+# - **敵対的オートエンコーダ（AAE）**：KLダイバージェンスを使いません。潜在変数とp(z)の標本を
+#   識別器が見分け、エンコーダはそれを欺くように学習します。
+# - **GAN**：エンコーダも尤度もありません。識別器が本物と判定する画像を作るように、生成器が学習
+#   します。
+# - **正規化フロー**：z = f(x)は可逆で、zの次元はxと同じです。ヤコビ行列式を使うと、下限ではなく
+#   対数尤度そのものが求まります（上の式）。
+# - **拡散モデル（DDPM）**：ノイズ除去の繰り返しです。決まった量のノイズをT回に分けて少しずつ
+#   加え（拡散過程）、それを除くネットワークを学習します。生成では、画像と同じ大きさのノイズから
+#   始めて、逆向きにたどります（逆過程）。拡散過程は、上の式のように1回の計算でも求められます。
+#
+# The formulas hold: / 式を確かめます。
+
+rng = np.random.default_rng(0)
+codebook, z_e = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))  # K = 8 vectors, B = 5, L = 3
+distances = np.square(z_e[:, None] - codebook).sum(axis=2)  # (B, K)
+z_q = codebook[distances.argmin(axis=1)]  # (B, L)
+assert np.array_equal(z_q, [min(codebook, key=lambda e, z=z: math.dist(e, z)) for z in z_e])
+
+p = np.array([0.6, 0.3, 0.1])
+keys = np.log(p) + rng.gumbel(size=(100_000, 3))
+share = np.bincount(keys.argmax(axis=1)) / len(keys)
+assert np.allclose(share, p, atol=0.01)
+cold = np.exp((keys - keys.max(axis=1, keepdims=True)) / 0.01)  # softmax at tau = 0.01
+cold /= cold.sum(axis=1, keepdims=True)
+assert np.allclose(cold.mean(axis=0), share, atol=0.01)
+
+x, z = 0.7, (0.7 + 0.4) / 3  # x = 3 z - 0.4 with z from N(0, 1), that is N(-0.4, 9)
+assert math.isclose(NormalDist(-0.4, 3).pdf(x), NormalDist().pdf(z) / 3)
+
+of_data, of_noise = 1.0, 0.0  # the factor of x_0 in x_t, and the variance of the noise in it
+added = np.linspace(1e-4, 0.02, 1000)  # beta_1 to beta_T of the paper
+for b in added:
+    of_data, of_noise = math.sqrt(1 - b) * of_data, (1 - b) * of_noise + b
+a = np.prod(1 - added)
+assert math.isclose(of_data, math.sqrt(a))
+assert math.isclose(of_noise, 1 - a)
+print(f"\ndiffusion, 1,000 steps: x_T = {of_data:.4f} x_0 + {math.sqrt(of_noise):.5f} eps")
+
+# %%
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - AE: deterministic code, reconstruction only, dimensionality reduction. DAE: noise on the input,
@@ -527,6 +606,10 @@ assert clean["dae"] > cleaned["dae"]
 #   / アクティブユニット：平均muがxによって変わる（分散が0.01を超える）潜在変数。
 # - VAE: continuous latent space, stable training, blurred images. GAN: sharper, harder to train.
 #   / VAE：潜在空間が連続的、学習が安定、画像がぼやける。GAN：より鮮明、学習が難しい。
+# - CVAE: the label goes to both networks. VQ-VAE: a codebook. Flow: log p(x) itself, by the
+#   Jacobian. Diffusion: noise is taken out step by step.
+#   / CVAE：ラベルを両方に入力。VQ-VAE：コードブック。正規化フロー：ヤコビ行列式で対数尤度
+#   そのもの。拡散モデル：ノイズを少しずつ除く。
 
 # %%
 # Try it / 試してみよう
