@@ -198,7 +198,7 @@ def _check(
             raise BrokenError(f"left {path.name}")
     if code == 130 and "stopped" in complaint:
         tally.orderly += 1
-        if complaint.count("\n") != 1 or there != saving[-1] != saved[-1]:
+        if complaint.count("\n") != 1 or not there == saving[-1] == saved[-1]:
             raise BrokenError(f"{signal.Signals(number).name}: {complaint}")
 
 

@@ -18,6 +18,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray: no static type covers both
 T = TypeVar("T")
 
 DEVICES = ("cpu", "gpu", "auto")
+MASKED = "got a masked array, whose mask would be lost: fill it first, with .filled(0)"
 
 #: Threads that draw on the GPU, each with a state of its own: by default as many as the card can
 #: hold, and another card gives other numbers.
@@ -106,6 +107,8 @@ def to_device(x: Array, device: str) -> Array:
 
 def to_host(x: Array) -> Any:
     """Return ``x`` as a NumPy array; for a CuPy array this waits for the GPU."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(MASKED)
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
     return array_module(x).asnumpy(x)

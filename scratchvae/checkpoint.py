@@ -22,7 +22,7 @@ from scratchvae.arrays import one_line, read_npz
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
 from scratchvae.models import Model, build
-from scratchvae.optim import OPTIMIZERS, make_optimizer
+from scratchvae.optim import OPTIMIZERS, Optimizer, make_optimizer
 from scratchvae.train import History, Training, terms_table
 
 FORMAT, VERSION = "scratchvae checkpoint", 1
@@ -47,12 +47,19 @@ def save(
     """Write model and training to ``path``, atomically: there is the old file or the new one.
 
     Equal states give equal files, byte for byte. ``notes`` is anything JSON-safe to keep with them.
-    Raises ValueError for parameters or optimizer vectors that are not finite, which ``load`` would
-    refuse, and leaves the old file.
+    Raises ValueError for what ``load`` would refuse: parameters or optimizer vectors that are not
+    finite, an optimizer that is none of ours; and leaves the old file.
     """
     optimizer = training.optimizer
+    described = {"name": optimizer.name, "t": optimizer.t, **optimizer.config}
+    try:
+        _optimizer(described)
+    except ValueError as error:
+        raise ValueError(f"{path}: not saved, {error}") from None
+    state = optimizer.state()
+    del state["t"]
     vectors = {"theta": to_host(model.theta)}
-    vectors |= {f"optimizer.{name}": to_host(v) for name, v in sorted(optimizer.memory.items())}
+    vectors |= {f"optimizer.{name}": to_host(v) for name, v in sorted(state.items())}
     for name, vector in vectors.items():
         if not np.isfinite(vector).all():
             raise ValueError(f"{path}: not saved, {name} holds NaN or infinite values")
@@ -60,7 +67,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "model": model.config,
-        "optimizer": {"name": optimizer.name, "t": optimizer.t, **optimizer.config},
+        "optimizer": described,
         "training": {name: getattr(training, name) for name in _COUNTS}
         | {"binarize": training.binarize},
         "history": training.history.columns,
@@ -75,7 +82,7 @@ def save(
         np.savez(file, **arrays)
 
 
-_COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 1, "epoch": 0, "step": 0}  # name: least value
+_COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 0, "epoch": 0, "step": 0}  # name: least value
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:
@@ -119,9 +126,7 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
     model = _build(header["model"], theta)
     _check_vector("theta", theta, theta=model.theta)
 
-    options = dict(header["optimizer"])
-    name, t = options.pop("name"), validate.integer("optimizer t", options.pop("t"), low=0)
-    optimizer = make_optimizer(name, **options)
+    optimizer, t = _optimizer(header["optimizer"])
     memory = {
         key.removeprefix("optimizer."): array
         for key, array in arrays.items()
@@ -140,7 +145,7 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
     )
     for k, low in _COUNTS.items():
         setattr(training, k, validate.integer(k, header["training"][k], low=low))
-    if training.epoch != len(training.history) or training.step >= training.steps_an_epoch:
+    if training.epoch != len(training.history) or training.step > training.steps_an_epoch:
         raise ValueError(f"epoch {training.epoch} and step {training.step} do not fit the history")
     terms = arrays["terms"]
     if terms.shape != (training.step, len(model.term_names)) or terms.dtype != np.float64:
@@ -150,6 +155,16 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
     if not isinstance(notes, dict):
         raise ValueError("notes: want a JSON object")
     return Checkpoint(model, training, notes)
+
+
+def _optimizer(described: dict[str, Any]) -> tuple[Optimizer, int]:
+    """Make the optimizer of a header, and return it with the number of its steps."""
+    options = dict(described)
+    name, t = options.pop("name"), validate.integer("optimizer t", options.pop("t"), low=0)
+    rate = validate.number("learning_rate", options.pop("learning_rate"))
+    optimizer = make_optimizer(name, **options)
+    optimizer.learning_rate = rate  # a schedule may have ended at 0, where none begins
+    return optimizer, t
 
 
 def _build(config: dict[str, Any], theta: Any) -> Model:

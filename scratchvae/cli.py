@@ -65,7 +65,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.samples and not isinstance(run.model, scratchvae.VAE):
         raise ValueError("--samples: the importance-weighted bound is for a VAE")
     x, binarize = data.x_test[: arguments.limit], run.training.binarize
-    figures: dict[str, Any] = {"images": len(x), "binarized": binarize}
+    binarized = binarize and isinstance(run.model, scratchvae.VAE)  # the others' MSE is of greys
+    figures: dict[str, Any] = {"images": len(x), "binarized": binarized}
     figures |= e.evaluate(run.model, x, seed=arguments.seed, binarize=binarize)
     if isinstance(run.model, scratchvae.VAE) and arguments.samples:
         bound = e.importance_weighted_bound(

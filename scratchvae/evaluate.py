@@ -27,7 +27,8 @@ def evaluate(model: Model, x: Array, *, seed: int = 0, binarize: bool = False) -
     ``mse`` (a pixel) and ``psnr`` (dB) compare x with its reconstruction through the mean of
     q(z|x). For the DAE ``mse`` and ``psnr`` compare the clean x with the reconstruction of the
     corrupted x, and ``mse_corrupted`` the corrupted x itself: the rival that does nothing. With
-    the seed of a training these are the figures of its last validation. Raises ValueError where a
+    the seed of a training these are the figures of its last validation, but for an AE or DAE
+    trained with ``binarize``: ``mse`` is always that of the grey pixels. Raises ValueError where a
     figure would not be finite.
     """
     validate.boolean("binarize", binarize)

@@ -214,7 +214,7 @@ class ReLU(Layer):
     def forward(self, x: Array) -> Array:
         """Return max(x, 0) and remember where x > 0."""
         self.positive = x > 0
-        return x * self.positive  # in half the time of maximum(x, 0)
+        return x * self.positive  # in half the time of maximum(x, 0); of -inf, which is no x, NaN
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array:
         """Return dx = dy where x > 0, else 0."""

@@ -8,15 +8,16 @@ H hidden, L latents.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import Array, array_module, device_of, resolve_device
+from scratchvae.backend import MASKED, Array, array_module, device_of, resolve_device
 from scratchvae.latent import GaussianKL, Reparameterize
 from scratchvae.layers import (
     ACTIVATIONS,
@@ -80,11 +81,14 @@ class Model(ABC):
         self.theta, self.grad = theta, grad
         view(self._layers, theta, grad)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        """Return a model of the same form with the same parameters, in vectors of its own."""
-        twin = build(self.config, self.device)
-        twin.theta[...], twin.grad[...] = self.theta, self.grad
-        return twin
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a deep copy, or what another process was sent, one vector again."""
+        self.__dict__.update(state)
+        view(self._layers, self.theta, self.grad)
+
+    def __copy__(self) -> Self:
+        """Return a deep copy: of two models with the same layers only one could move them."""
+        return copy.deepcopy(self)
 
     @property
     def xp(self) -> Any:
@@ -123,6 +127,11 @@ class Model(ABC):
     def unit_interval(self) -> bool:
         """Whether the data must lie in [0, 1]."""
 
+    @property
+    def _hint(self) -> str:
+        """What to do about data outside [0, 1], besides the obvious."""
+        return ""
+
     def check(self, x: Array, values: bool | None = None, name: str = "x") -> Array:
         """Return ``x`` in the model's dtype, or raise a ValueError that says what is wrong with it.
 
@@ -134,7 +143,9 @@ class Model(ABC):
         if self.device == "cpu" if values is None else values:
             low, high = _finite_range(name, x)
             if self.unit_interval and (low < 0 or high > 1):
-                hint = ": divide images in 0..255 by 255" if high > 2 and low >= 0 else ""
+                hint = self._hint
+                if high > 2 and low >= 0:
+                    hint = ": divide images in 0..255 by 255"
                 raise ValueError(
                     f"{name}: got values from {low:.10g} to {high:.10g}, want [0, 1]{hint}"
                 )
@@ -148,11 +159,15 @@ class Model(ABC):
             raise ValueError(
                 f"{name}: got {type(x).__name__}, want an array of shape {_shape_text(shape)}"
             ) from None
+        if isinstance(x, np.ma.MaskedArray):
+            raise ValueError(f"{name}: {MASKED}")
         if x.dtype.kind != "f":
             what = "integers" if x.dtype.kind in "iu" else "an array"
+            cast = f"for images in 0..255: ({name} / 255).astype('{self.dtype}')"
+            if x.dtype.kind == "b":
+                cast = f"{name}.astype('{self.dtype}')"
             raise ValueError(
-                f"{name}: got {what} of dtype {x.dtype}, want floating-point values; for images "
-                f"in 0..255: ({name} / 255).astype('{self.dtype}')"
+                f"{name}: got {what} of dtype {x.dtype}, want floating-point values; {cast}"
             )
         if device != self.device:
             raise ValueError(
@@ -348,6 +363,15 @@ class DenoisingAutoencoder(Autoencoder):
             "fraction": self.fraction,
         }
 
+    @property
+    def unit_interval(self) -> bool:
+        """Whether the data must lie in [0, 1]: as in an autoencoder, or since x~ is clipped."""
+        return super().unit_interval or (self.corruption == "gaussian" and self.clip)
+
+    @property
+    def _hint(self) -> str:
+        return "" if super().unit_interval else ", to which noisy data are clipped; or clip=False"
+
     def draw_noise(self, rng: Any, x: Array) -> Array:
         """Draw n ~ N(0, 1) for ``"gaussian"``, else u ~ U[0, 1), of x's shape (B, D)."""
         draw = rng.standard_normal if self.corruption == "gaussian" else rng.random
@@ -432,9 +456,9 @@ class VAE(Model):
                 "log-likelihood; want 'gaussian' (a squared error in nats) or 'bernoulli'"
             )
         self.likelihood = validate.choice("likelihood", likelihood, ("bernoulli", "gaussian"))
-        self.sigma = GaussianNLL(sigma).sigma
+        self._gaussian = GaussianNLL(sigma)
         self.beta = validate.number("beta", beta)
-        self.nll: Loss = BernoulliNLL() if likelihood == "bernoulli" else GaussianNLL(sigma)
+        self.nll: Loss = BernoulliNLL() if likelihood == "bernoulli" else self._gaussian
         n_outputs = (
             2 * self.n_features
             if likelihood == "gaussian" and sigma == "learned"
@@ -475,6 +499,18 @@ class VAE(Model):
     def unit_interval(self) -> bool:
         """Whether the data must lie in [0, 1]: the Bernoulli likelihood is defined there only."""
         return self.likelihood == "bernoulli"
+
+    @property
+    def sigma(self) -> float | str:
+        """The standard deviation of the Gaussian likelihood, or "learned"; may be changed."""
+        return self._gaussian.sigma
+
+    @sigma.setter
+    def sigma(self, sigma: float | str) -> None:
+        new = GaussianNLL(sigma)
+        if new.learned != self._gaussian.learned:
+            raise ValueError(f"sigma: got {sigma!r}, which takes another decoder: make a new VAE")
+        self._gaussian.sigma = new.sigma
 
     def draw_noise(self, rng: Any, x: Array) -> Array:
         """Draw eps ~ N(0, I), (B, L)."""

@@ -2,7 +2,7 @@
 
 ``step(theta, grad)`` changes theta (P,) and reads grad (P,). Each optimizer keeps its memory in
 vectors of the same size, allocated at the first step together with one for intermediate results;
-after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint.
+after that no update allocates. ``state()`` and ``restore()`` serve the checkpoint.
 
 A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers of the update) and
 ``update`` (arithmetic on the device alone). ``graphs`` records ``update`` once and gives it the
@@ -138,7 +138,8 @@ class Optimizer(ABC):
     def config(self) -> dict[str, Any]:
         """The hyperparameters by name. JSON-safe."""
         hidden = ("t", "memory", "_scratch")
-        return {name: value for name, value in vars(self).items() if name not in hidden}
+        values = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
 
 
 class SGD(Optimizer):

@@ -90,9 +90,9 @@ def make(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
                 _add_explore_options(sub)
             elif name != "check":
                 _add_run_options(sub, name)
-            sub.add_argument(
-                "--seed", type=types.seed, default=0, metavar="N", help="of all random numbers (0)"
-            )
+            chance = name not in ("explore", "latent")
+            text = "of all random numbers (0)" if chance else argparse.SUPPRESS
+            sub.add_argument("--seed", type=types.seed, default=0, metavar="N", help=text)
             sub.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_commands(subparsers)
     return parser

@@ -111,8 +111,9 @@ def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:
         raise ValueError(f"{path}: no run here: want a directory with model.npz, or that file")
     loaded = checkpoint.load(file, device)
     notes = loaded.notes
-    texts = isinstance(notes.get("data"), str) and isinstance(notes.get("data_dir", ""), str)
-    if not texts or not isinstance(notes.get("epochs"), int) or notes["epochs"] < 1:
+    texts = [notes.get("data"), notes.get("data_dir", ""), notes.get("preset", "")]
+    named = all(isinstance(text, str) for text in texts)
+    if not named or not isinstance(notes.get("epochs"), int) or notes["epochs"] < 1:
         raise ValueError(f"{file}: was not written by 'scratchvae train': load it in Python")
     return Run(file.parent, loaded.model, loaded.training, notes)
 

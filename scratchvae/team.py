@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from scratchvae.backend import Array
-from scratchvae.models import Model
+from scratchvae.models import Model, Terms
 from scratchvae.optim import BLOCK, Optimizer
 
 MOST_WORKERS = 4  # that `suggested` suggests
@@ -58,7 +58,6 @@ Turn = Callable[[Any], AbstractContextManager[None]]
 #: ``batches(k, W, turn)`` yields worker k's part of each batch; it draws its noise from a generator
 #: ``rng`` within ``with turn(rng)``.
 Batches = Callable[[int, int, Turn], Iterator[Batch]]
-Terms = dict[str, Any]
 
 
 class WorkerError(RuntimeError):
@@ -307,12 +306,15 @@ def _end(processes: Iterable[int]) -> None:
 def on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM call ``handler(number, frame)`` in the block (in the main thread).
 
-    SIGTERM, by which a system that shuts down asks for the end, counts as Ctrl-C.
+    SIGTERM, by which a system that shuts down asks for the end, counts as Ctrl-C. A signal that is
+    ignored stays so, as for a program that a shell has started with ``&``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in STOPPING}
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    ours = [n for n, old in handlers.items() if old not in (signal.SIG_IGN, None)]  # None: C's
+    before = {number: signal.signal(number, handler) for number in ours}
     try:
         yield
     finally:

@@ -26,13 +26,12 @@ from scratchvae import validate
 from scratchvae.backend import Array, array_module, generator, to_device, to_host
 from scratchvae.bar import ProgressBar
 from scratchvae.graphs import Recorder, Rows
-from scratchvae.models import Model
+from scratchvae.models import Model, Terms
 from scratchvae.optim import Optimizer, make_optimizer
 from scratchvae.team import (
     Batch,
     Batches,
     Team,
-    Terms,
     Turn,
     WorkerError,
     obstacle,
@@ -154,16 +153,16 @@ def fit(
     resume found them.
     """
     epochs = validate.integer("epochs", epochs)
-    x = model.check(to_device(x, model.device), values=True)
+    x = _data(model, "x", x)
     if validation is not None:
-        validation = to_device(validation, model.device)
-        validation = model.check(validation, values=True, name="validation")
+        validation = _data(model, "validation", validation)
     settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "binarize": binarize}
     if resume is None:
         training = _start(len(x), optimizer, learning_rate, **settings)
     else:
         training = resume
         _check_resume(training, len(x), optimizer, learning_rate, settings)
+        training.n_examples = len(x)
         _check_columns(training, model, validation)
     if training.binarize:
         _check_unit_interval(x, validation)
@@ -197,6 +196,15 @@ def fit(
             if stopped or interrupted():
                 raise Stopped
     return training.history
+
+
+def _data(model: Model, name: str, x: Array) -> Array:
+    """Return x on the model's device, or raise a ValueError that says what is wrong with it."""
+    try:
+        x = to_device(x, model.device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from None
+    return model.check(x, values=True, name=name)
 
 
 def _seen_to_diverge(model: Model) -> bool:
@@ -245,7 +253,8 @@ def _check_resume(
 ) -> None:
     if optimizer is not None or learning_rate is not None:
         raise ValueError("optimizer, learning_rate: a resumed training goes on with its own")
-    for name, value in {**settings, "n_examples": n_examples}.items():
+    begun = training.n_examples > 0  # or made by hand, for a model that is yet to be trained
+    for name, value in {**settings, "n_examples": n_examples if begun else None}.items():
         if value is not None and value != getattr(training, name):
             raise ValueError(
                 f"{name}: got {value}, but the training to resume has {getattr(training, name)}"

@@ -18,6 +18,9 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SLOW = (
     "test_the_lesson_runs",
     "test_a_learner_passes_every_exercise",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint
+from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint, train
 from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.train import Stopped, Training, fit
 
@@ -229,6 +229,64 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
 
 
+def test_an_optimizer_of_ones_own_is_not_saved(tmp_path):
+    class Mine(OPTIMIZERS["adam"]):
+        pass
+
+    model, path = MODELS["ae"](), tmp_path / "model.npz"
+    with pytest.raises(ValueError, match=r"model\.npz: not saved, optimizer: got 'mine', want one"):
+        checkpoint.save(path, model, Training(Mine()))
+    rate = Training(make_optimizer("adam"))
+    rate.optimizer.learning_rate = -1.0
+    with pytest.raises(ValueError, match=r"not saved, learning_rate: got -1\.0"):
+        checkpoint.save(path, model, rate)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0, np.float32(1e-3)])
+def test_a_rate_that_a_schedule_has_set_is_saved(rate, tmp_path):
+    model, path = MODELS["ae"](), tmp_path / "model.npz"
+    training = trained(model)
+    training.optimizer.learning_rate = rate
+    checkpoint.save(path, model, training)
+    assert checkpoint.load(path).training.optimizer.learning_rate == rate
+
+
+def test_a_model_without_a_training_is_saved_and_can_be_trained(tmp_path):
+    path = tmp_path / "model.npz"
+    prepared, model = Training(make_optimizer("adam")), MODELS["ae"]()
+    prepared.optimizer.prepare(model.theta, model.grad)  # as fit leaves it, stopped in step 1
+    for training in (Training(make_optimizer("adam")), prepared):
+        checkpoint.save(path, model, training)
+        loaded = checkpoint.load(path)
+        assert np.array_equal(loaded.model.theta, model.theta)
+        fit(loaded.model, data(), epochs=1, resume=loaded.training)
+        assert (loaded.training.epoch, loaded.training.n_examples) == (1, 22)
+
+
+def test_all_steps_of_an_epoch_that_has_not_ended(tmp_path, monkeypatch):
+    """As after a validation that failed: the epoch ends when the training goes on."""
+    model, path = MODELS["vae"](), tmp_path / "model.npz"
+    training = trained(model)
+
+    def no_memory(*args, **kw):
+        raise MemoryError
+
+    monkeypatch.setattr(train, "mean_terms", no_memory)
+    with pytest.raises(MemoryError):
+        fit(model, data(), validation=data(9, 1), epochs=3, resume=training)
+    assert training.step == training.steps_an_epoch
+    checkpoint.save(path, model, training)
+    monkeypatch.undo()
+    loaded = checkpoint.load(path)
+    fit(loaded.model, data(), validation=data(9, 1), epochs=3, resume=loaded.training)
+    whole = MODELS["vae"]()
+    again = trained(whole)
+    fit(whole, data(), validation=data(9, 1), epochs=3, resume=again)
+    assert np.array_equal(loaded.model.theta, whole.theta)
+    assert loaded.training.history == again.history
+
+
 # --- files that are none ---
 
 
@@ -346,7 +404,7 @@ def test_memory_of_another_optimizer_is_refused(written, parts):
     ("keys", "value", "message"),
     [
         (("training", "epoch"), 3, "epoch 3 and step 2 do not fit the history"),
-        (("training", "step"), 3, "epoch 2 and step 3 do not fit"),
+        (("training", "step"), 4, "epoch 2 and step 4 do not fit"),
         (("training", "step"), 1, "terms: "),
         (("training", "step"), -1, "step: got -1"),
         (("training", "seed"), -1, "seed: got -1"),

@@ -81,6 +81,10 @@ def test_the_campaign_objects(tmp_path, trained):
         check(["saving 3 0\n", "saved 3 0\n"])
     with pytest.raises(kill.BrokenError, match="SIGKILL: stopped\nand more"):
         check(["saving 2 0\n", "saved 2 0\n"], "stopped\nand more\n", 130)
+    check(["saving 2 0\n", "saved 2 0\n"], "stopped\n", 130)
+    for log in ("saving 1 0\nsaved 1 0\n", "saving 2 0\nsaved 2 0\nsaving 3 0\n"):
+        with pytest.raises(kill.BrokenError, match="SIGKILL: stopped"):
+            check(log.splitlines(keepends=True), "stopped\n", 130)
     (trained / "core").write_text("")
     with pytest.raises(kill.BrokenError, match="left core"):
         check([])

@@ -13,6 +13,7 @@ import pytest
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, cli, runs
 from scratchvae.datasets import Dataset
 from scratchvae.optim import Adam
+from scratchvae.team import WorkerError
 from scratchvae.train import DivergedError, Stopped, Training, fit
 from scratchvae.web import live
 from scratchvae.web.png import png
@@ -171,7 +172,7 @@ def test_how_the_training_ended(tmp_path):
             raise error
 
     ends = {Stopped: "stopped", KeyboardInterrupt: "stopped", DivergedError: "diverged"}
-    for error, state in {**ends, OSError: "training"}.items():
+    for error, state in {**ends, WorkerError: "stopped", OSError: "training"}.items():
         with pytest.raises(error):
             end(error)
         assert content(path)["state"] == state

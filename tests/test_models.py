@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -147,6 +148,34 @@ def test_a_deep_copy_of_a_model_still_is_one_vector(name):
     np.testing.assert_array_equal(twin.reconstruct(x), before)
     twin.theta[:] = 0
     np.testing.assert_array_equal(model.reconstruct(x), before)
+
+
+@EVERY_MODEL
+@pytest.mark.parametrize("again", [copy.copy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_learns_as_the_model_does(name, again):
+    """Copied by copy, or sent to another process: trained, it moves, and the model stays."""
+    model, x = make(name), data()
+    noise, theta = noise_for(model, x), model.theta.copy()
+    twin = again(model)
+    twin.to("cpu")
+    for one in (twin, model):
+        for _ in range(3):
+            one.theta -= 1e-3 * gradient(one, x, noise)
+        assert all(np.shares_memory(a, one.theta) for a in one.named_parameters().values())
+        assert one is model or np.array_equal(model.theta, theta)
+    np.testing.assert_array_equal(twin.theta, model.theta)
+    assert twin.forward(x, noise) == model.forward(x, noise) < make(name).forward(x, noise)
+
+
+def test_a_copy_of_a_class_of_ones_own_is_of_that_class():
+    class Mine(VAE):
+        def codes(self, x):
+            return -super().codes(x)
+
+    model = Mine(D, (4,), 2, dtype="float64")
+    twin = copy.deepcopy(model)
+    assert type(twin) is Mine
+    np.testing.assert_array_equal(twin.codes(data()), model.codes(data()))
 
 
 @EVERY_MODEL
@@ -758,12 +787,38 @@ def test_build_leaves_the_configuration_alone():
     assert config == before
 
 
+def test_the_sigma_of_a_likelihood_can_be_changed():
+    model, x = make("vae gaussian"), data()
+    noise = noise_for(model, x)
+    model.sigma = 0.7
+    twin = build(model.config)
+    twin.theta[:] = model.theta
+    assert (
+        model.forward(x, noise) == twin.forward(x, noise) != make("vae gaussian").forward(x, noise)
+    )
+    with pytest.raises(ValueError, match="sigma: got 'learned', which takes another decoder"):
+        model.sigma = "learned"
+    with pytest.raises(ValueError, match="sigma: got 0, want a number"):
+        model.sigma = 0
+    assert model.sigma == twin.sigma == 0.7
+
+
+def test_data_that_clipping_would_spoil_are_refused():
+    """A linear output could give them, the clipped corruption would not let them in."""
+    model = make("dae unclipped", clip=True)
+    with pytest.raises(ValueError, match=r"got values from .*, to which .*clip=False"):
+        model.forward(3 * data() - 1, noise_for(model, data()))
+    make("dae unclipped").forward(3 * data() - 1, noise_for(model, data()))
+
+
 # --- bad input ---
 
 NAN, INF = data(), data()
 NAN[1, 2], INF[3, 0] = math.nan, -math.inf
 
 BAD_X = {
+    "masked": (np.ma.masked_array(data(), data() > 0.5), r"^x: got a masked array, .*filled\(0\)$"),
+    "booleans": (data() > 0.5, r"dtype bool, want floating-point values; x\.astype\('float32'\)$"),
     "one image": (data()[0], r"^x: got shape \(6,\), want \(B, 6\)$"),
     "square images": (data().reshape(B, 2, 3), r"^x: got shape \(5, 2, 3\), want \(B, 6\)$"),
     "too narrow": (data()[:, :5], r"^x: got shape \(5, 5\), want \(B, 6\)$"),

@@ -288,6 +288,13 @@ def at_home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_json_where_no_hunt_is_open(at_home, capsys):
+    with State() as state:
+        for hunt in HUNTS:
+            state.record("bughunt", hunt.stem, True, {"event": "claim"})
+    assert printed_json(capsys) == (0, {"name": None})
+
+
 def printed_json(capsys, *arguments):
     code = main(["bughunt", *arguments, "--json"])
     return code, json.loads(capsys.readouterr().out)

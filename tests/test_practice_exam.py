@@ -493,7 +493,9 @@ def test_an_exam_is_sat_in_one_terminal(language, says, tmp_path):
         first.send("\n")
         first.expect("1/20")
         with sit_down(tmp_path, language=language) as second:
+            second.expect("Enter")
             first.send("a")
+            second.send("\n")
             second.expect(says)
             assert second.wait() == 2
         first.send("nq")
@@ -513,7 +515,7 @@ def test_an_exam_in_another_terminal_is_not_dropped(tmp_path):
         sitting.expect("Enter")
         sitting.send("\n")
         sitting.expect("1/20")
-        undecided.send("n\n\n")
+        undecided.send("n\n")
         undecided.expect("open in another terminal")
         assert undecided.wait() == 2
         sitting.send("aq")
@@ -588,9 +590,18 @@ def test_without_a_terminal_it_is_one_line(language, says, tmp_path, monkeypatch
     assert not (tmp_path / "s").exists()
 
 
-def test_an_exam_with_a_question_that_is_gone_begins_anew(tmp_path):
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"source": "question", "id": "gone", "order": [0, 1, 2, 3]},
+        {"source": "question", "id": BANK[0].id, "order": [0, 1, 2, 4]},
+        {"source": "drill", "id": "psnr", "seed": "x", "order": [0, 1, 2, 3]},
+        {},
+    ],
+)
+def test_an_exam_with_a_question_that_is_gone_begins_anew(question, tmp_path):
     with State(tmp_path / "s.sqlite3") as state:
-        state.begin_exam("en", [{"source": "question", "id": "gone", "order": [0, 1, 2, 3]}], 60)
+        state.begin_exam("en", [question], 60)
     with sit_down(tmp_path) as terminal:
         terminal.expect("questions that no longer exist; a new one begins")
         terminal.expect("starts the clock")

@@ -164,6 +164,7 @@ def test_what_is_no_run_is_refused(name, tmp_path):
         {"data": "mnist10k", "epochs": 0},
         {"data": "mnist10k", "epochs": "3"},
         {"data": "mnist10k", "epochs": 3, "data_dir": 7},
+        {"data": "mnist10k", "epochs": 3, "preset": []},
     ],
 )
 def test_a_checkpoint_of_python_code_is_no_run(notes, tmp_path):

@@ -532,6 +532,45 @@ def test_ctrl_c_stops_after_the_step_and_calls_back_once_more(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stops_nothing(number):
+    """As in a program that a shell has started with &."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        fit(
+            MODELS["vae"](),
+            data(),
+            **{**SETTINGS, "callbacks": [lambda _: signal.raise_signal(number)]},
+        )
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_handler_that_is_none_of_pythons_is_left_alone(monkeypatch):
+    """Python cannot put such a handler back."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("a handler was replaced"))
+    fit(MODELS["vae"](), data(), **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        ([[0.5] * D] * 9, "x: expected a NumPy or CuPy array, got list"),
+        (None, "x: expected a NumPy or CuPy array, got NoneType"),
+        (np.ma.masked_array(data(), data() > 0.5), r"x: got a masked array, .*\.filled\(0\)"),
+    ],
+)
+def test_what_is_no_array_is_a_value_error(x, says):
+    with pytest.raises(ValueError, match=says):
+        fit(MODELS["vae"](), x, **SETTINGS)
+    if x is None:  # no validation
+        return
+    with pytest.raises(ValueError, match=says.replace("x: ", "validation: ")):
+        fit(MODELS["vae"](), data(), validation=x, **SETTINGS)
+
+
 def test_ctrl_c_in_the_last_step_of_an_epoch_stops_after_the_epoch(monkeypatch):
     model, states = MODELS["vae"](), []
     interrupt(monkeypatch, model, 6)

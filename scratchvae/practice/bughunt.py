@@ -94,7 +94,8 @@ class Desk:
         """Write a program (the current one), and show what it is about."""
         hunt = hunt or self.current()
         if hunt is None:
-            return self.all_done()
+            self.all_done()
+            return self.report({"name": None})
         path = self.file(hunt)
         there = path.exists()
         if not there:

@@ -452,7 +452,7 @@ def main(folder: Path) -> None:
     np.seterr(all="ignore")
     with ends_after(job["seconds"], folder / "late.txt"):
         results = [run(one, arguments, arrays) for one in job["jobs"]]
-    np.savez(folder / "results.npz", allow_pickle=False, **arrays)
+    np.savez(folder / "results.npz", **arrays)
     part = folder / "results.part"
     part.write_text(json.dumps(results), encoding="utf-8")
     part.rename(folder / "results.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -15,7 +14,7 @@ from scratchvae.practice.drill_cards import Drill
 from scratchvae.practice.language import Messages
 from scratchvae.practice.quiz import Round, add_number, finish, hold
 from scratchvae.practice.screen import Screen, columns_of, print_json
-from scratchvae.practice.state import Answer, State, add_option
+from scratchvae.practice.state import Answer, State, add_option, streaks
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +64,7 @@ def choose(
 
     None comes a second time before all have been asked.
     """
-    streak: Counter[str] = Counter()  # right answers since the last wrong one
-    for answer in answers:
-        if answer.item[0] == "drill":
-            streak[answer.id] = streak[answer.id] + 1 if answer.right else 0
+    streak = streaks(answers, "drill")
     asked: list[str] = []
     while len(asked) < number:
         asked += sorted(rng.sample(ids, len(ids)), key=lambda id: streak[id])

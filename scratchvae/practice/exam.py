@@ -127,8 +127,7 @@ def _begin(
     """The unfinished exam, if the learner goes on with it; or a new one."""
     exam = state.unfinished_exam()
     if exam is not None:
-        with _alone(state, exam, messages):  # it may be dropped: only where nobody sits in it
-            sheet = _sheet(exam, bank)
+        sheet = _sheet(exam, bank)
         if sheet is None:
             screen.line(messages("changed"))
         else:
@@ -137,8 +136,10 @@ def _begin(
             answers = {"": True, "y": True, "n": False}
             if screen.ask(messages("resume"), answers.get, messages("resume_again")):
                 return exam, sheet
+            with _alone(state, exam, messages):
+                pass  # nobody sits in it: it may be dropped
     rng = random.Random(arguments.seed)
-    past = Counter(str(question["id"]) for exam in state.exams() for question in exam.questions)
+    past = Counter(str(question.get("id")) for exam in state.exams() for question in exam.questions)
     drawn = draw(bank, _drills(rng), past, rng)
     minutes = f"{arguments.minutes:g}"
     intro = messages("intro", number=len(drawn), minutes=minutes)
@@ -219,18 +220,21 @@ def _place(card: Card, first_topic: Mapping[str, str]) -> tuple[int, str]:
 
 
 def _sheet(exam: Exam, bank: Sequence[Card]) -> list[Item] | None:
-    """The exam's questions; None if one of them no longer exists."""
+    """The exam's questions; None if one of them no longer exists, or its record is damaged."""
     by_id = {card.id: card for card in bank}
     items = []
-    for source in exam.questions:
-        id = source["id"]
-        if source["source"] == "drill":
-            card = _drill_card(id, source["seed"]) if id in drill_cards.ids() else None
-        else:
-            card = by_id.get(id)
-        if card is None or len(card.options) != len(source["order"]):
-            return None
-        items.append(Item(card, source["order"], source))
+    try:
+        for source in exam.questions:
+            id = source["id"]
+            if source["source"] == "drill":
+                card = _drill_card(id, source["seed"]) if id in drill_cards.ids() else None
+            else:
+                card = by_id.get(id)
+            if card is None or sorted(source["order"]) != [*range(len(card.options))]:
+                return None
+            items.append(Item(card, source["order"], source))
+    except (KeyError, TypeError, ValueError):
+        return None
     return items
 
 

@@ -14,7 +14,7 @@ from scratchvae.practice import language, questions
 from scratchvae.practice.cards import TOPICS, Card
 from scratchvae.practice.language import Messages
 from scratchvae.practice.screen import Screen, StopAsking, print_json
-from scratchvae.practice.state import Answer, State, add_option
+from scratchvae.practice.state import Answer, State, add_option, streaks
 
 MOST = 1000  # questions at a time
 
@@ -60,10 +60,7 @@ def choose(
 
     Questions on one text stay together, in their order.
     """
-    streak: Counter[str] = Counter()  # right answers since the last wrong one
-    for answer in answers:
-        if answer.item[0] == "question":
-            streak[answer.id] = streak[answer.id] + 1 if answer.right else 0
+    streak = streaks(answers, "question")
     drawn = sorted(rng.sample(cards, len(cards)), key=lambda card: streak[card.id])[:number]
     groups: dict[str, list[Card]] = {}
     for card in drawn:

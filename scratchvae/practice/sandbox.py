@@ -189,7 +189,7 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        np.savez(folder / "arguments.npz", allow_pickle=False, **arguments)
+        np.savez(folder / "arguments.npz", **arguments)
         code = starter.run(folder, seconds)
         if (folder / "results.json").exists():
             results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,15 @@ class Answer:
         if self.kind in ("drill", "bughunt"):
             return self.kind, self.id
         return str(self.detail.get("source", "question")), self.id
+
+
+def streaks(answers: Iterable[Answer], item: str) -> Counter[str]:
+    """Count, for each question (or drill: `item`), the right answers since the last wrong one."""
+    streak: Counter[str] = Counter()
+    for answer in answers:
+        if answer.item[0] == item:
+            streak[answer.id] = streak[answer.id] + 1 if answer.right else 0
+    return streak
 
 
 @dataclass(frozen=True)

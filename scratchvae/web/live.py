@@ -28,6 +28,7 @@ from scratchvae import datasets, evaluate, plots, runs
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import free_name, write_text
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
+from scratchvae.team import WorkerError
 from scratchvae.train import DivergedError, Training
 from scratchvae.web import page
 from scratchvae.web.png import png
@@ -118,7 +119,7 @@ class Live:
             self._write("finished")
             return
         with suppress(OSError):  # how the training ended is what the user must read
-            if issubclass(kind, DivergedError | KeyboardInterrupt):
+            if issubclass(kind, DivergedError | KeyboardInterrupt | WorkerError):
                 self._write("diverged" if issubclass(kind, DivergedError) else "stopped")
 
     # ------------------------------------------------------------------------------- the page
