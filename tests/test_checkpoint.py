@@ -410,6 +410,7 @@ def test_memory_of_another_optimizer_is_refused(written, parts):
         (("training", "seed"), -1, "seed: got -1"),
         (("training", "batch_size"), 0, "batch_size: got 0"),
         (("training", "n_examples"), 1.5, "n_examples: got 1.5"),
+        (("training", "n_examples"), 0, "step 2 do not fit"),
         (("training", "n_examples"), "22", "n_examples: got '22'"),
         (("training",), [], "list"),
         (("history",), [1], ""),
