@@ -143,19 +143,21 @@ assert copy.forward(x) == 0
 # %%
 # Layer by layer / 層ごとの事前学習
 # ---------------------------------
-# When deep networks were hard to train, autoencoders were **stacked** (Hinton, Salakhutdinov 2006;
-# Bengio et al. 2007). The first learns to reconstruct the images. Its encoder is then held fixed,
-# and the second learns to reconstruct the codes of the first: its input and its target are z, not
-# x. In the end the encoders stand on top of each other, an output layer is added, and the whole is
-# trained with labels (fine-tuning). ReLU, better initial weights and batch normalisation have
-# made this rare; the idea of pre-training without labels has stayed.
+# When deep networks were hard to train, autoencoders were **stacked** (Bengio et al. 2007, after
+# Hinton, Salakhutdinov 2006, who stacked restricted Boltzmann machines). The first learns to
+# reconstruct the images. Its encoder is then held fixed, and the second learns to reconstruct the
+# codes of the first: its input and its target are z, not x. In the end the encoders stand on top of
+# each other, an output layer is added, and the whole is trained with labels (fine-tuning). ReLU,
+# better initial weights and batch normalisation have made this rare; the idea of pre-training
+# without labels has stayed.
 #
 # 深いネットワークの学習が難しかった頃は、オートエンコーダを1層ずつ学習して積み重ねました（積層
-# オートエンコーダ、Hinton・Salakhutdinov 2006、Bengio et al. 2007）。1つ目は画像を再構成するように
-# 学習します。次にそのエンコーダを固定し、2つ目は1つ目の潜在変数を再構成するように学習します。
-# つまり2つ目は、入力も正解もxではなくzです。最後にエンコーダを重ねて出力層を加え、全体をラベル付き
-# データで学習します（ファインチューニング）。ReLUや初期値の工夫、バッチ正規化によって今ではあまり
-# 使われませんが、ラベルなしデータで事前学習するという考え方は残っています。
+# オートエンコーダ、Bengio et al. 2007。先行するHinton・Salakhutdinov 2006は、制限付きボルツマン
+# マシンを積み重ねました）。1つ目は画像を再構成するように学習します。次にそのエンコーダを固定し、
+# 2つ目は1つ目の潜在変数を再構成するように学習します。つまり2つ目は、入力も正解もxではなくzです。
+# 最後にエンコーダを重ねて出力層を加え、全体をラベル付きデータで学習します（ファインチューニング）。
+# ReLUや初期値の工夫、バッチ正規化によって今ではあまり使われませんが、ラベルなしデータで事前学習する
+# という考え方は残っています。
 
 # %%
 # On digits / 手書き数字で

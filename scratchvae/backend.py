@@ -100,8 +100,8 @@ def module_for(device: str) -> Any:
 
 def to_device(x: Array, device: str) -> Array:
     """Return ``x`` as an array on ``device``; ``x`` itself where it already lives there."""
-    if resolve_device(device) == "cpu":
-        return to_host(x)
+    if resolve_device(device) == "cpu" or isinstance(x, np.ma.MaskedArray):
+        return to_host(x)  # which refuses a mask
     return module_for("gpu").asarray(x)
 
 

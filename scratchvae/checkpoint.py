@@ -51,6 +51,9 @@ def save(
     finite, an optimizer that is none of ours; and leaves the old file.
     """
     optimizer = training.optimizer
+    if OPTIMIZERS.get(optimizer.name) is not type(optimizer):  # load would make another
+        ours = ", ".join(OPTIMIZERS)
+        raise ValueError(f"{path}: not saved, optimizer: {type(optimizer)} is none of {ours}")
     described = {"name": optimizer.name, "t": optimizer.t, **optimizer.config}
     try:
         _optimizer(described)
@@ -147,6 +150,8 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
         setattr(training, k, validate.integer(k, header["training"][k], low=low))
     if training.epoch != len(training.history) or training.step > training.steps_an_epoch:
         raise ValueError(f"epoch {training.epoch} and step {training.step} do not fit the history")
+    if training.epoch and not training.n_examples:
+        raise ValueError(f"n_examples: got 0 after {training.epoch} epochs")
     terms = arrays["terms"]
     if terms.shape != (training.step, len(model.term_names)) or terms.dtype != np.float64:
         raise ValueError(f"terms: {terms.dtype} {terms.shape} do not fit {training.step} steps")

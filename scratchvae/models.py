@@ -82,7 +82,10 @@ class Model(ABC):
         view(self._layers, theta, grad)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a deep copy, or what another process was sent, one vector again."""
+        """Make a deep copy, or what another process was sent, one vector again.
+
+        It holds what ``forward`` has left for ``backward``, too.
+        """
         self.__dict__.update(state)
         view(self._layers, self.theta, self.grad)
 
@@ -508,7 +511,7 @@ class VAE(Model):
     @sigma.setter
     def sigma(self, sigma: float | str) -> None:
         new = GaussianNLL(sigma)
-        if new.learned != self._gaussian.learned:
+        if self.likelihood == "gaussian" and new.learned != self._gaussian.learned:
             raise ValueError(f"sigma: got {sigma!r}, which takes another decoder: make a new VAE")
         self._gaussian.sigma = new.sigma
 

@@ -162,10 +162,10 @@ def fit(
     else:
         training = resume
         _check_resume(training, len(x), optimizer, learning_rate, settings)
-        training.n_examples = len(x)
         _check_columns(training, model, validation)
     if training.binarize:
         _check_unit_interval(x, validation)
+    training.n_examples = len(x)
 
     team = _team(model, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)

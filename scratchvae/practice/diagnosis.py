@@ -125,7 +125,7 @@ MISMATCHES = (
     ("broadcast", r"operands could not be broadcast .* shapes (?P<shapes>\(.*\))"),
     ("assignment", r"could not broadcast .* from shape (?P<a>\(.*\)) into shape (?P<b>\(.*\))"),
     ("reshape", r"cannot reshape array of size (?P<a>\d+) into shape (?P<b>\(.*\))"),
-    ("axis", r"axis (?P<a>-?\d+) is out of bounds for array of dimension (?P<b>\d+)"),
+    ("axis", r"axis (?P<a>-?\d+) is out of bounds for array of dimension (?P<b>[1-9]\d*)"),
 )
 
 
