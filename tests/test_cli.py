@@ -450,6 +450,16 @@ def test_the_rivals_see_what_the_model_sees(place, capsys):
     assert "mse_ridge" not in got
 
 
+@pytest.mark.parametrize("kind", ["ae", "dae"])
+def test_the_mse_of_a_model_trained_on_binary_pixels_is_that_of_the_grey_ones(kind, here, capsys):
+    answer(capsys, "train", kind, "--data", "digits.npz", *SMALL, "--binarize")
+    got = report(capsys, "evaluate", f"runs/{kind}")
+    run = runs.open_run(here / "runs" / kind)
+    want = figures_of(run.model, run.dataset().x_test)
+    assert got["binarized"] is False
+    assert got["mse"] == pytest.approx(want["mse"], rel=1e-12)
+
+
 def test_a_run_on_binary_pixels_is_evaluated_on_binary_pixels(here, capsys, no_pictures):
     answer(capsys, "train", "vae", "--data", "digits.npz", *SMALL, "--binarize")
     got = report(capsys, "evaluate", "runs/vae", "--samples", 50)

@@ -283,7 +283,7 @@ def _single(by: Any) -> float | None:
     if not isinstance(by, np.ndarray | np.number) or by.size == 0 or by.dtype.kind not in "biuf":
         return None
     first, last = by.flat[0], by.flat[-1]
-    filled = first == last and (by == first).all()  # most arrays are done with the first two
+    filled = first == last and (by == first).all()  # most arrays are done with these two
     return float(first) if filled else None
 
 

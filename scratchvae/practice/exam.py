@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -136,8 +136,19 @@ def _begin(
             answers = {"": True, "y": True, "n": False}
             if screen.ask(messages("resume"), answers.get, messages("resume_again")):
                 return exam, sheet
-            with _alone(state, exam, messages):
-                pass  # nobody sits in it: it may be dropped
+        with _alone(state, exam, messages):  # it is dropped: not while somebody sits in it
+            return _new(screen, messages, state, bank, arguments)
+    return _new(screen, messages, state, bank, arguments)
+
+
+def _new(
+    screen: Screen,
+    messages: Messages,
+    state: State,
+    bank: Sequence[Card],
+    arguments: argparse.Namespace,
+) -> tuple[Exam, list[Item]]:
+    """A new exam, in place of one that is unfinished."""
     rng = random.Random(arguments.seed)
     past = Counter(str(question.get("id")) for exam in state.exams() for question in exam.questions)
     drawn = draw(bank, _drills(rng), past, rng)
@@ -145,8 +156,7 @@ def _begin(
     intro = messages("intro", number=len(drawn), minutes=minutes)
     screen.panel(messages("title"), styled(wrap(intro, screen.width)))
     screen.ask(messages("begin"), lambda typed: typed)
-    with _alone(state, exam, messages) if exam else nullcontext():
-        exam = state.begin_exam(screen.language, drawn, 60 * arguments.minutes)
+    exam = state.begin_exam(screen.language, drawn, 60 * arguments.minutes)
     return exam, _sheet(exam, bank) or []
 
 
