@@ -55,7 +55,12 @@ class Reparameterize:
 
     def backward(self, dz: Array) -> tuple[Array, Array]:
         """Return dmu = dz and dlogvar = dz * eps * sigma / 2, each (B, L)."""
-        return dz.copy(), dz * self.sigma_eps / 2
+        return self._gradient(array_module(dz), dz, self.sigma_eps)
+
+    @staticmethod
+    @fused
+    def _gradient(xp: Any, dz: Array, sigma_eps: Array) -> tuple[Array, Array]:
+        return dz * 1, dz * sigma_eps / 2  # * 1: a copy, the caller's to keep
 
 
 class GaussianKL:

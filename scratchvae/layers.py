@@ -213,8 +213,14 @@ class ReLU(Layer):
 
     def forward(self, x: Array) -> Array:
         """Return max(x, 0) and remember where x > 0."""
-        self.positive = x > 0
-        return x * self.positive  # in half the time of maximum(x, 0); of -inf, which is no x, NaN
+        y, self.positive = self._value_and_positive(array_module(x), x)
+        return y
+
+    @staticmethod
+    @fused
+    def _value_and_positive(xp: Any, x: Array) -> tuple[Array, Array]:
+        positive = x > 0
+        return x * positive, positive  # half the time of maximum(x, 0); of -inf, no x, NaN
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array:
         """Return dx = dy where x > 0, else 0."""

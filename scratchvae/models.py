@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from scratchvae import validate
-from scratchvae.backend import MASKED, Array, array_module, device_of, resolve_device
+from scratchvae.backend import MASKED, Array, array_module, device_of, fused, resolve_device
 from scratchvae.latent import GaussianKL, Reparameterize
 from scratchvae.layers import (
     ACTIVATIONS,
@@ -546,21 +546,28 @@ class VAE(Model):
         dz = self.decoder.backward(doutput)
         dmu, dlogvar = self.reparameterize.backward(dz)
         dmu_kl, dlogvar_kl = self.kl.backward()
-        dmu += self.beta * dmu_kl
-        dlogvar += self.beta * dlogvar_kl
+        dmu, dlogvar = self._sums(self.xp, dmu, dlogvar, dmu_kl, dlogvar_kl, self.beta)
         below = bool(self.hidden)  # without hidden layers the heads stand on x itself
         dh_mu = self.to_mu.backward(dmu, need_dx=below)
         dh_logvar = self.to_logvar.backward(dlogvar, need_dx=below)
         if below:
             self.encoder.backward(dh_mu + dh_logvar, need_dx=False)
 
+    @staticmethod
+    @fused
+    def _sums(
+        xp: Any, dmu: Array, dlogvar: Array, dmu_kl: Array, dlogvar_kl: Array, beta: Any
+    ) -> tuple[Array, Array]:
+        return dmu + beta * dmu_kl, dlogvar + beta * dlogvar_kl
+
     def _terms(self, reconstruction: Array, kl: Array) -> Terms:
-        return {
-            "loss": reconstruction + self.beta * kl,
-            "reconstruction": reconstruction,
-            "kl": kl,
-            "neg_elbo": reconstruction + kl,
-        }
+        loss, neg_elbo = self._totals(self.xp, reconstruction, kl, self.beta)
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl, "neg_elbo": neg_elbo}
+
+    @staticmethod
+    @fused
+    def _totals(xp: Any, reconstruction: Array, kl: Array, beta: Any) -> tuple[Array, Array]:
+        return reconstruction + beta * kl, reconstruction + kl
 
     def loss_terms(self, x: Array, noise: Array | None = None) -> Terms:
         """Return loss, reconstruction, kl and neg_elbo = reconstruction + kl, in nats an image."""

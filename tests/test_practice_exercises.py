@@ -747,8 +747,9 @@ class Learner:
 
 
 def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
-    """From the first to the last, in both languages at once: the blank and three mutants fail, each
-    with the words that it is declared to get (see the test of each answer), the solution passes."""
+    """From the first to the last, in both languages at once: the blank fails and so does a mutant,
+    another one in each language, with the words that it is declared to get (see the test of each
+    answer); the solution passes."""
     with ExitStack() as stack:
         learners = [Learner(language, tmp_path / language) for language in ("en", "ja")]
         for learner in learners:
@@ -761,14 +762,13 @@ def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
             for learner in learners:
                 say = Messages("problem", learner.language)
                 learner.sees(ex, "failed", [say("blank", function=ex.function)])
-            mutants = [mutant.source for mutant in ex.mutants[:3]]
-            grades = [graded(stem, *mutants, language=learner.language) for learner in learners]
-            for mutant, *each in zip(mutants, *grades, strict=True):
-                for learner in learners:
-                    learner.save(ex, mutant)
-                for learner, got in zip(learners, each, strict=True):
-                    lines = diagnosis.report(ex, got, learner.language)
-                    learner.sees(ex, "failed", [line.text for line in lines])
+            mutants = [mutant.source for mutant in ex.mutants[:2]]
+            for learner, mutant in zip(learners, mutants, strict=True):
+                learner.save(ex, mutant)
+            for learner, mutant in zip(learners, mutants, strict=True):
+                (got,) = graded(stem, mutant, language=learner.language)
+                lines = diagnosis.report(ex, got, learner.language)
+                learner.sees(ex, "failed", [line.text for line in lines])
             for learner in learners:
                 learner.save(ex, ex.solution)
             for learner in learners:
