@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -63,6 +64,7 @@ import numpy as np  # noqa: E402
 from benchmarks import rivals  # noqa: E402
 from benchmarks.ours import Ours  # noqa: E402
 from benchmarks.rivals import Setting  # noqa: E402
+from scratchvae import compiled  # noqa: E402
 
 Epoch = Callable[[], None]
 Row = dict[str, Any]
@@ -99,11 +101,17 @@ def row(name: str, seconds: list[float], steps: float, ours: list[float] | None)
 
 @contextmanager
 def ours(setting: Setting, arguments: argparse.Namespace) -> Iterator[dict[str, Epoch]]:
-    """Yield our epochs, in as many processes as there are threads and in one."""
-    processes = [Ours(setting, arguments.images, workers) for workers in (arguments.threads, 1)]
-    names = ("scratchvae", "scratchvae, one process")
-    yield {name: process.epoch for name, process in zip(names, processes, strict=True)}
-    for process in processes:
+    """Yield our epochs, in as many processes as there are threads and in one.
+
+    Where Numba is installed, both without it and with it.
+    """
+    processes = {
+        f"scratchvae{parts}{loops}": Ours(setting, arguments.images, workers, numba=bool(loops))
+        for loops in (("", " + Numba") if compiled.problem() is None else ("",))
+        for parts, workers in (("", arguments.threads), (", one process", 1))
+    }
+    yield {name: process.epoch for name, process in processes.items()}
+    for process in processes.values():
         process.close()
 
 
@@ -150,11 +158,11 @@ def settings_table(arguments: argparse.Namespace) -> list[Row]:
         with ours(setting, arguments) as scratchvae:
             epochs = scratchvae | {"PyTorch": rivals.torch_epoch(setting, x)}
             seconds, steps = interleave(epochs, arguments.rounds), math.ceil(len(x) / setting.batch)
-        both, one, eager = seconds.values()
-        found = row(str(setting), both, steps, None)
-        found["PyTorch"] = 1e3 * statistics.median(eager) / steps
-        found["ratio"] = found["PyTorch"] / found["ms_a_step"]
-        found["one process"] = 1e3 * statistics.median(one) / steps
+        ms = {name: 1e3 * statistics.median(s) / steps for name, s in seconds.items()}
+        found = row(str(setting), seconds["scratchvae"], steps, None)
+        found["PyTorch"] = ms["PyTorch"]
+        for name in scratchvae:
+            found["ratio" + name.removeprefix("scratchvae")] = ms["PyTorch"] / ms[name]
         rows.append(found)
     return rows
 
@@ -186,14 +194,15 @@ def growth_table(arguments: argparse.Namespace) -> list[Row]:
 def memory_table(arguments: argparse.Namespace) -> list[Row]:
     """By how much an epoch of `fit` makes its processes grow at most, beside the images."""
     rows = []
-    for workers in (1, arguments.threads):
-        process = Ours(Setting(), arguments.images, workers)
+    both = (False, True) if compiled.problem() is None else (False,)
+    for numba, workers in itertools.product(both, (1, arguments.threads)):
+        process = Ours(Setting(), arguments.images, workers, numba)
         before = most = resident(process.process.pid)
         training = threading.Thread(target=process.epoch)
         training.start()
         while training.is_alive():
             most = max(most, resident(process.process.pid))
-        name = f"fit, {workers} process{'es' if workers > 1 else ''}"
+        name = f"fit, {workers} process{'es' if workers > 1 else ''}{', Numba' if numba else ''}"
         rows.append({"name": name, "above_MiB": most - before})
         process.close()
     return rows
@@ -224,7 +233,7 @@ def header(arguments: argparse.Namespace) -> Row:
     from scratchvae import kernels
 
     versions = {}
-    for name in ("numpy", "torch", "jax", "easyvae", "cupy"):
+    for name in ("numpy", "numba", "torch", "jax", "easyvae", "cupy"):
         if importlib.util.find_spec(name):
             from importlib.metadata import packages_distributions, version
 

@@ -7,6 +7,7 @@ would keep `fit` from sharing its batches with other processes.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from subprocess import PIPE
@@ -19,10 +20,13 @@ from benchmarks.rivals import Setting
 class Ours:
     """A process that has the images, and trains an epoch whenever it is asked to."""
 
-    def __init__(self, setting: Setting, images: int, workers: int) -> None:
+    def __init__(self, setting: Setting, images: int, workers: int, numba: bool = False) -> None:
         task = json.dumps({"setting": vars(setting), "images": images, "workers": workers})
         command = [sys.executable, "-m", "benchmarks.ours", task]
-        self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+        environment = {**os.environ, "SCRATCHVAE_NUMBA": str(int(numba))}
+        self.process = subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, text=True, env=environment
+        )
         self._read()
 
     def epoch(self) -> None:

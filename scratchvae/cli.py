@@ -201,7 +201,7 @@ def info(arguments: argparse.Namespace) -> None:
 
     import threadpoolctl
 
-    from scratchvae import datasets, kernels
+    from scratchvae import compiled, datasets, kernels
 
     facts: dict[str, Any] = {
         "scratchvae": scratchvae.__version__,
@@ -216,6 +216,8 @@ def info(arguments: argparse.Namespace) -> None:
         )
         if better := kernels.advice(pool.get("architecture") or ""):
             facts["faster"] = better
+    problem = compiled.problem()
+    facts["optimizers"] = f"NumPy ({problem})" if problem else f"Numba {version('numba')}"
     facts["training"] = f"{team.suggested(128)} processes for batches of 128"
     facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchvae import validate
+from scratchvae import compiled, validate
 from scratchvae.backend import Array, array_module, fused
 
 #: Where a gradient stays zero (a pixel that is seldom lit) its memory decays until it is a
@@ -75,6 +75,10 @@ class Optimizer(ABC):
             self._scratch = xp.empty_like(theta)
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
+            if xp is np and len(theta) >= compiled.LEAST:
+                # A rehearsal, in which it is compiled: processes forked later need not do it again.
+                ones = np.ones(compiled.LEAST, theta.dtype)
+                self._update(np, *[ones] * (3 + len(self.slots)), *self.scalars(1))
 
     @abstractmethod
     def scalars(self, t: int) -> tuple[float, ...]:

@@ -238,13 +238,17 @@ def imports(path):
     return names
 
 
-def test_nothing_but_the_backend_imports_cupy():
+@pytest.mark.parametrize(
+    ("library", "file"),
+    [("cupy", "backend.py"), ("numba", "compiled.py"), ("matplotlib", "plots.py")],
+)
+def test_one_file_imports_it(library, file):
     who = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0] == "cupy" for name in imports(path))
+        if any(name.split(".")[0] == library for name in imports(path))
     }
-    assert who == {"backend.py"}
+    assert who == {file}
 
 
 def test_the_core_imports_numpy_and_itself_only():
@@ -261,7 +265,8 @@ def test_the_core_imports_numpy_and_itself_only():
             if first == "scratchvae":
                 waiting += rest[:1]
             else:
-                assert first in {"numpy", "cupy"} or first in sys.stdlib_module_names, (room, name)
+                ours = {"numpy", "cupy", "numba"}
+                assert first in ours or first in sys.stdlib_module_names, (room, name)
                 assert first != "pickle", room
     assert rooms >= {"backend", "validate", "layers", "latent", "losses", "models", "optim"}
     assert not rooms & above

@@ -22,7 +22,7 @@ import threadpoolctl
 from terminal import posix_modules
 
 import scratchvae
-from scratchvae import VAE, checkpoint, cli, parser, proofs, runs, team, train_command
+from scratchvae import VAE, checkpoint, cli, compiled, parser, proofs, runs, team, train_command
 from scratchvae.evaluate import PCA, Ridge, corrupted, mse
 from scratchvae.evaluate import evaluate as figures_of
 from scratchvae.presets import PRESETS, burda_rate
@@ -592,6 +592,7 @@ def test_info(capsys):
     assert any("threads" in str(value) for value in got.values())
     assert Path(got["data mnist10k"]).is_dir()
     assert "gpu" in got
+    assert got["optimizers"].startswith("NumPy (" if compiled.problem() else "Numba 0.")
     assert got["training"].split()[0] == str(team.suggested(128))
     out, err = answer(capsys, "info")
     assert err == ""
