@@ -44,11 +44,12 @@ def problem() -> str | None:
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(numpy, *arguments)``, which a compiled loop computes if there is one."""
-    if function not in _AS_THEY_STAND and arguments[0].size >= LEAST:
+    first = arguments[0]
+    if first.ndim == 1 and len(first) >= LEAST and function not in _AS_THEY_STAND:
         vectors = tuple(isinstance(a, np.ndarray) and a.ndim > 0 for a in arguments)
         shapes = {a.shape for a, vector in zip(arguments, vectors, strict=True) if vector}
-        if shapes == {(arguments[0].size,)} and (loop := _loop(function, vectors)) is not None:
-            number = arguments[0].dtype.type
+        if shapes == {first.shape} and (loop := _loop(function, vectors)) is not None:
+            number = first.dtype.type
             return loop(*(a if v else number(a) for a, v in zip(arguments, vectors, strict=True)))
     return function(np, *arguments)
 
