@@ -91,10 +91,21 @@ def test_a_seed_repeats_the_numbers_of_a_drill():
 # ----------------------------------------------------------------------------- what it looks like
 
 
+OPEN = []  # what `sitting` has opened in a test
+
+
+@pytest.fixture(autouse=True)
+def _closes():
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
 def sitting(monkeypatch, tmp_path, n=12, language="en"):
     bank.use(monkeypatch, tmp_path, "".join(bank.question(f"q{i}") for i in range(n)))
     sheet = [exam.Item(card, [0, 1, 2, 3], {"id": card.id}) for card in questions.load()]
     state = State(tmp_path / "s.sqlite3")
+    OPEN.append(state)
     begun = state.begin_exam(language, [{"id": i.card.id, "order": i.order} for i in sheet], 600)
     return exam.Sitting(screen.Screen(language), Messages("exam", language), state, begun, sheet)
 
