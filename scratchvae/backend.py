@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from scratchvae import compiled
-
 Array = Any  # numpy.ndarray or cupy.ndarray: no static type covers both
 T = TypeVar("T")
 
@@ -117,8 +115,7 @@ def to_host(x: Array) -> Any:
 
 
 def fused(function: Callable[..., T]) -> Callable[..., T]:
-    """Let the GPU compute ``function(xp, *arguments)`` in one kernel; NumPy calls it as it stands,
-    or ``compiled`` makes a loop of it.
+    """Let the GPU compute ``function(xp, *arguments)`` in one kernel; NumPy calls it as it stands.
 
     The function computes element by element, from arrays and numbers alone: it knows neither shapes
     nor values, and its results are new arrays or stand in those that it was given. Numbers reach it
@@ -129,11 +126,10 @@ def fused(function: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(function)
     def call(xp: Any, *arguments: Any) -> T:
         if xp is np:
-            result: T = compiled.call(function, *arguments)
-        else:
-            number = next(a.dtype.type for a in arguments if isinstance(a, xp.ndarray))
-            given = (number(a) if isinstance(a, int | float) else a for a in arguments)
-            result = _kernel(xp, function)(*given)
+            return function(np, *arguments)
+        number = next(a.dtype.type for a in arguments if isinstance(a, xp.ndarray))
+        given = (number(a) if isinstance(a, int | float) else a for a in arguments)
+        result: T = _kernel(xp, function)(*given)
         return result
 
     return call

@@ -1,15 +1,13 @@
-"""Chains of element-wise operations as one compiled loop on the host, where Numba is installed.
+"""An optimizer's update as one compiled loop on the host, where Numba is installed.
 
 NumPy passes over its arrays once for every operation; a loop that does all of them to one element
-after the other passes once. Nobody writes it: the function is called with names instead of arrays,
+after the other passes once. Nobody writes it: the update is called with names instead of arrays,
 and each operation that it asks of NumPy becomes a line of the loop. They are the same operations in
-the same order, so the results have the same bits (``tests/test_compiled.py``).
+the same order, each of them rounded as IEEE 754 says, so the results have the same bits
+(``tests/test_compiled.py``). NumPy's warnings of an overflow are not given.
 
-Only functions that write into their arguments become loops: the optimizers' updates. Numba has no
-vector instructions for the exponential of the others, and is slower at it than NumPy.
-
-Numba comes with the extra ``fast``; its import and its compiler take half a second, once a process.
-``SCRATCHVAE_NUMBA=0`` in the environment does without it.
+Numba comes with the extra ``fast``. Its import and its compiler take more than half a second, once
+a process for each optimizer. ``SCRATCHVAE_NUMBA=0`` in the environment does without it.
 """
 
 from __future__ import annotations
@@ -17,16 +15,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-#: Elements from which on a loop is used: what is smaller is not worth the compiler's time.
-LEAST = 1 << 12
+#: What has one right result: others, as the exponential, have other last bits in Numba.
+EXACT = frozenset({np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.negative})
 
-#: Functions that are no loops, or for which there is no Numba.
-_AS_THEY_STAND: set[Callable[..., Any]] = set()
+Loop = Callable[..., None]
 
 
 def problem() -> str | None:
@@ -34,59 +30,56 @@ def problem() -> str | None:
     if os.environ.get("SCRATCHVAE_NUMBA", "1") == "0":
         return "SCRATCHVAE_NUMBA=0 is set"
     try:
-        import numba  # noqa: F401
-    except ModuleNotFoundError:
-        return "faster with Numba: pip install 'scratchvae[fast]'"
-    except ImportError as error:  # made for other versions of NumPy, say
-        return str(error).splitlines()[0]
-    return None
+        import numba
+
+        return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
+    except Exception as error:  # it may be made for another NumPy, or broken in any way
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            return "faster with Numba: pip install 'scratchvae[fast]'"
+        return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(numpy, *arguments)``, which a compiled loop computes if there is one."""
-    first = arguments[0]
-    if first.ndim == 1 and len(first) >= LEAST and function not in _AS_THEY_STAND:
-        vectors = tuple(isinstance(a, np.ndarray) and a.ndim > 0 for a in arguments)
-        shapes = {a.shape for a, vector in zip(arguments, vectors, strict=True) if vector}
-        if shapes == {first.shape} and (loop := _loop(function, vectors)) is not None:
-            number = first.dtype.type
-            return loop(*(a if v else number(a) for a, v in zip(arguments, vectors, strict=True)))
-    return function(np, *arguments)
+def loop(function: Callable[..., Any], vectors: int, numbers: int, dtype: Any) -> Loop | None:
+    """Return what does ``function(numpy, *arguments)`` in one loop; None where there is none.
+
+    The arguments of the function and of the loop are so many contiguous vectors of one length, no
+    two of which overlap, and behind them numbers, all of ``dtype``: float32 or float64.
+    """
+    return None if problem() else _compiled(function, vectors, numbers, dtype)
 
 
 @functools.cache
-def _loop(function: Callable[..., Any], vectors: tuple[bool, ...]) -> Any:
-    text = None
-    with suppress(AttributeError, TypeError):
-        text = source(function, vectors)
-    if text is None or problem() is not None:
-        _AS_THEY_STAND.add(function)
-        return None
+def _compiled(function: Callable[..., Any], vectors: int, numbers: int, dtype: Any) -> Loop | None:
     import numba
 
     names: dict[str, Any] = {"np": np}
-    exec(text, names)
-    return numba.njit(error_model="numpy")(names["loop"])  # x / 0 is infinite, and no error
+    try:
+        exec(source(function, vectors, numbers), names)
+    except (AttributeError, TypeError):  # it does something else than operations on elements
+        return None
+    element = numba.from_dtype(np.dtype(dtype))
+    signature = numba.void(*[element[::1]] * vectors, *[element] * numbers)
+    compiled: Loop = numba.njit(signature, error_model="numpy")(names["loop"])  # x / 0: no error
+    return compiled
 
 
-def source(function: Callable[..., Any], vectors: tuple[bool, ...]) -> str:
+def source(function: Callable[..., Any], vectors: int, numbers: int) -> str:
     """Return the loop that ``function(numpy, *arguments)`` is.
 
-    ``vectors`` says which arguments are vectors, all of one length; the others are numbers. Raises
-    TypeError, or AttributeError, where the function returns something or does anything else than
-    operations of NumPy on its arguments, element by element.
+    Raises TypeError or AttributeError where the function does anything else than operations of
+    ``EXACT`` on its arguments, with ``out`` one of its vectors, or returns something.
     """
     lines: list[str] = []
-    arguments = [f"x{i}" for i in range(len(vectors))]
-    places = {f"e{i}": f"{x}[i]" for i, x in enumerate(arguments) if vectors[i]}
-    names = [f"e{i}" if vectors[i] else x for i, x in enumerate(arguments)]
+    arguments = [f"x{i}" for i in range(vectors + numbers)]
+    elements = {f"e{i}": f"{x}[i]" for i, x in enumerate(arguments[:vectors])}
+    names = [*elements, *arguments[vectors:]]
     if function(np, *(_Name(name, lines) for name in names)) is not None:
         raise TypeError(f"{function.__name__} returns something")
     written = {line.split(" = ")[0] for line in lines}
-    if not written <= places.keys():
+    if not written <= elements.keys():
         raise TypeError(f"{function.__name__} writes into a number")
-    lines[:0] = [f"{element} = {place}" for element, place in places.items()]
-    lines += [f"{place} = {element}" for element, place in places.items() if element in written]
+    lines[:0] = [f"{element} = {place}" for element, place in elements.items()]
+    lines += [f"{place} = {element}" for element, place in elements.items() if element in written]
     head = f"def loop({', '.join(arguments)}):\n    for i in range(len(x0)):\n"
     return head + "".join(f"        {line}\n" for line in lines)
 
@@ -97,11 +90,15 @@ class _Name(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, name: str, lines: list[str]) -> None:
         self.name, self.lines = name, lines
 
+    def __bool__(self) -> bool:
+        raise TypeError("what is computed depends on a value")
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Name:
-        out: _Name
-        (out,) = options.pop("out", (None,))
-        if method != "__call__" or options or not all(isinstance(x, _Name) for x in (*inputs, out)):
+        out, *more = options.pop("out", (None,))
+        names = not more and all(isinstance(x, _Name) for x in (*inputs, out))
+        if ufunc not in EXACT or method != "__call__" or options or not names:
             raise TypeError(f"numpy.{ufunc.__name__} is asked for more than elements")
         operands = ", ".join(x.name for x in inputs)
         self.lines.append(f"{out.name} = np.{ufunc.__name__}({operands})")
-        return out
+        result: _Name = out
+        return result

@@ -460,7 +460,7 @@ class VAE(Model):
             )
         self.likelihood = validate.choice("likelihood", likelihood, ("bernoulli", "gaussian"))
         self._gaussian = GaussianNLL(sigma)
-        self.beta = validate.number("beta", beta)
+        self.beta = beta
         self.nll: Loss = BernoulliNLL() if likelihood == "bernoulli" else self._gaussian
         n_outputs = (
             2 * self.n_features
@@ -502,6 +502,15 @@ class VAE(Model):
     def unit_interval(self) -> bool:
         """Whether the data must lie in [0, 1]: the Bernoulli likelihood is defined there only."""
         return self.likelihood == "bernoulli"
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL in the loss; may be changed."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        self._beta = validate.number("beta", beta)
 
     @property
     def sigma(self) -> float | str:

@@ -191,7 +191,7 @@ def draw_samples(
         images, source = to_host(model.sample(n, seed)), "z drawn from the prior N(0, I)"
     else:
         codes = host_codes(model, data.x_train)
-        covariance = np.atleast_2d(np.cov(codes, rowvar=False, bias=True))
+        covariance = np.atleast_2d(np.cov(codes.T, bias=True))
         rng = np.random.default_rng(seed)
         z = rng.multivariate_normal(codes.mean(axis=0), covariance, n).astype(model.dtype)
         images = to_host(model.decode(to_device(z, model.device)))

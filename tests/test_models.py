@@ -448,6 +448,23 @@ def test_vae_loss_is_reconstruction_plus_beta_kl():
         assert terms["neg_elbo"] == pytest.approx(reconstruction + kl, rel=1e-13)
 
 
+def test_beta_may_be_changed_to_any_kind_of_number():
+    """NumPy's float64, which a schedule gives, does not make the gradients float64."""
+    x = np.random.default_rng(0).random((3, 6), dtype=np.float32)
+    gradients = []
+    for beta in (0.5, np.float64(0.5), np.float32(0.5)):
+        model = VAE(6, (5,), 2)
+        model.beta = beta
+        model.forward(x, np.ones((3, 2), dtype=np.float32))
+        model.backward()
+        gradients.append(model.grad.tobytes())
+        assert type(model.config["beta"]) is float
+    assert len(set(gradients)) == 1
+    with pytest.raises(ValueError, match="beta: got nan, want a number >= 0"):
+        model.beta = math.nan
+    assert model.beta == 0.5
+
+
 def test_beta_weighs_the_gradient_of_the_kl():
     x = data()
     models = [make("vae", beta=beta) for beta in (0, 1, 3)]

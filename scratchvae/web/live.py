@@ -322,7 +322,7 @@ def _like(codes: Floats, noise: Floats) -> Floats:
 
     By the symmetric root of their covariance, so that a sample moves little from epoch to epoch.
     """
-    covariance = np.atleast_2d(np.cov(codes, rowvar=False, bias=True))
+    covariance = np.atleast_2d(np.cov(codes.T, bias=True))
     variances, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(variances.clip(0)) @ directions.T
     return np.asarray(codes.mean(axis=0) + noise @ root)
