@@ -14,8 +14,8 @@ r"""
 
    * - 変分オートエンコーダ（VAE）
      - variational autoencoder
-   * - エンコーダ（推論モデル）、デコーダ（生成モデル）
-     - encoder (recognition model), decoder (generative model)
+   * - エンコーダ（認識モデル、推論モデル）、デコーダ（生成モデル）
+     - encoder (recognition or inference model), decoder (generative model)
    * - 変分下限（ELBO）
      - evidence lower bound
    * - 再構成誤差、KLダイバージェンス（正則化項）

@@ -2,9 +2,9 @@ r"""
 13. Generating, and the latent space / 生成と潜在空間
 =====================================================
 
-| After this lesson you can draw new digits from a VAE, say why an autoencoder cannot do the same,
+| After this lesson you can draw new digits from a VAE, say why it is harder with an autoencoder,
   and put a number on "how far from real digits" and on "how smooth is the latent space".
-| この講を終えると、VAEから新しい数字を生成し、オートエンコーダでは同じことができない理由を説明
+| この講を終えると、VAEから新しい数字を生成し、オートエンコーダではなぜ同じようにいかないのかを説明
   できます。生成画像と本物の隔たりや、潜在空間の滑らかさを数値で測れるようになります。
 
 | Needs lessons 5, 9 and 12. Runs in about 13 s on two cores.

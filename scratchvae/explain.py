@@ -197,11 +197,13 @@ def unusable(a: Array, shape: tuple[int, ...], name: str) -> Finding:
     text = f"{name} has shape {a.shape}, want {shape}"
     if a.ndim == 2 and a.shape == shape[::-1]:
         text += ": that of the transpose"
+    elif a.ndim > len(shape) and [n for n in a.shape if n > 1] == [n for n in shape if n > 1]:
+        text += ": an axis of length 1 too many (of keepdims=True?)"
     elif a.size == math.prod(shape):
         text += ": the right number of elements in another shape"
     elif a.ndim == len(shape) + 1 and a.shape[1:] == shape:
         text += ": not summed over the batch"
-    elif a.ndim <= 1 and a.size in (1, *shape):
+    elif a.ndim <= 1 and (len(shape) == 1 or a.size in (1, *shape)):
         text += ": summed over the wrong axes"
     return Finding("wrong shape", text, {"shape": list(a.shape), "want": list(shape)})
 

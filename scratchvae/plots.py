@@ -348,7 +348,7 @@ def latent(
     Left, the codes: as they are for L = 2, by class for L = 1, else on the first two principal
     components. Right, for L = 2 and `decoded` = (images, z1, z2) as for `manifold`, the decoded
     plane; otherwise the latents sorted by `kl` (L,), the mean KL of each in nats, or, without `kl`,
-    by the variance of their codes. A latent is active above 0.01 nats.
+    by the variance of their codes. A latent is in use above 0.01 nats.
     """
     points = _matrix("codes", codes)
     n_latent = points.shape[1]
@@ -387,7 +387,7 @@ def latent(
         _bars(right, nats)
         style(
             right,
-            title=f"KL by latent: {active} of {n_latent} active (above {ACTIVE_NATS:g} nats)",
+            title=f"KL by latent: {active} of {n_latent} in use (above {ACTIVE_NATS:g} nats)",
             xlabel="latent, sorted",
             ylabel="mean KL, nats",
         )

@@ -77,6 +77,9 @@ def test_a_transpose_is_called_by_its_noun():
         ((2, 5, 7, 3), (7, 3), "dx has shape (2, 5, 7, 3), want (7, 3)"),
         ((), (7, 3), "dx has shape (), want (7, 3): summed over the wrong axes"),
         ((3,), (7, 3), "dx has shape (3,), want (7, 3): summed over the wrong axes"),
+        ((7,), (3,), "dx has shape (7,), want (3,): summed over the wrong axes"),
+        ((1, 3), (3,), "dx has shape (1, 3), want (3,): an axis of length 1 too many (of "
+         "keepdims=True?)"),
         ((1, 1), (7, 3), "dx has shape (1, 1), want (7, 3)"),
         ((2,), (7, 3), "dx has shape (2,), want (7, 3)"),
     ],

@@ -141,7 +141,7 @@ WRONG_DMU = {
         lambda a: a[None],
         "wrong shape",
         "wrong shape",
-        "in another shape",
+        "an axis of length 1 too many",
     ),
     "not summed over the batch": (
         lambda a: np.stack([a, a]),

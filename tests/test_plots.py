@@ -389,7 +389,7 @@ def test_latent_of_many_shows_principal_components_and_sorted_kl():
     assert left.get_xlabel() == f"principal component 1 ({share:.0%} of variance)"
     assert [bar.get_height() for bar in right.patches] == [2.0, 1.0, 0.5, 0.001, 0.0]
     assert tick_texts(right.xaxis) == ["3", "5", "1", "4", "2"]
-    assert right.get_title() == "KL by latent: 3 of 5 active (above 0.01 nats)"
+    assert right.get_title() == "KL by latent: 3 of 5 in use (above 0.01 nats)"
     assert right.get_ylabel() == "mean KL, nats"
 
 

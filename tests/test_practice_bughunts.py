@@ -196,9 +196,12 @@ def test_messages_in_both_languages_have_the_same_places():
 
 def test_nothing_is_told_before_the_learner_commits_himself():
     for hunt in (BY_NUMBER[1], DECOYS[0]):
-        for text in (hunt.text, claimed(hunt.text, "luck"), hunt.wrong):
+        unquoted = hunt.text.replace('"?"', "gradient", 1)
+        texts = {hunt.text: "no claim", hunt.wrong: "no claim"}
+        texts |= {claimed(hunt.text, "勾配"): "bad claim", unquoted: "bad claim"}
+        for text, kind in texts.items():
             verdict = assess(hunt, text)
-            assert (verdict.kind, verdict.judged) == ("no claim", False)
+            assert (verdict.kind, verdict.judged) == (kind, False)
         comment = claimed(hunt.text, "meaning").replace("# ", "# by me: ", 1)
         assert assess(hunt, comment).kind == "unchanged"
 

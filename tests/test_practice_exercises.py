@@ -385,6 +385,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "shape": (N.T, "wrong shape", "転置した形"),
     "summed away": (N.sum(0), "wrong shape", "和を(と|取)る軸"),
     "flat": (N.ravel(), "wrong shape", "並べ方"),
+    "kept": (N[None], "wrong shape", "長さ1の余分な軸"),
     "not summed": (np.stack([N, N]), "wrong shape", "ミニバッチについて和を(と|取)っていません"),
     "other shape": (np.zeros((2, 2)), "wrong shape", r"\(2, 2\)"),
     "nan": (put((0, 0), np.nan)(N), "not finite", "NaNが1個"),

@@ -405,10 +405,19 @@ def test_a_program_may_be_left_alone(tmp_path: Path) -> None:
     assert run(tmp_path, source, allowed=()).problem is None
 
 
-@pytest.mark.parametrize("text", ["return\u3000x", "return f\uff08x)", "x \uff1d 1"])
-def test_a_full_width_character_is_named(text):
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("return\u3000x", "wide space"),
+        ("return f\uff08x)", "full width"),
+        ("x \uff1d 1", "full width"),
+        ("x = \u201ca\u201d", "quote"),
+        ("x = \u2018a\u2019", "quote"),
+    ],
+)
+def test_a_character_of_another_keyboard_is_named(text, kind):
     problem = refuse(f"def f(x):\n    {text}\n")
-    assert (problem.kind, problem.line) == ("full width", 2)
+    assert (problem.kind, problem.line) == (kind, 2)
     assert problem.text in text
 
 

@@ -122,8 +122,9 @@ class Verdict:
     """What came of a check.
 
     `kind`: "solved"; "not yet" (some oracle objects), "not none" (the same, untouched, and none was
-    claimed), "wrong oracle" (all are silent, another was meant); "no claim", "unchanged" (an oracle
-    is named, nothing changed); "problem", "interface". `fresh` is what a change has made worse.
+    claimed), "wrong oracle" (all are silent, another was meant); "no claim", "bad claim" (none that
+    there is), "unchanged" (an oracle is named, nothing changed); "problem", "interface". `fresh` is
+    what a change has made worse.
     """
 
     kind: str
@@ -259,7 +260,7 @@ def assess(hunt: Hunt, source: str) -> Verdict:
         return Verdict("problem", said=look(hunt, source))
     claim, line = _claim(tree)
     if claim not in CLAIMS:
-        return Verdict("no claim", claim, line)
+        return Verdict("bad claim" if line and claim != "?" else "no claim", claim, line)
     untouched = _dump(tree) == _dump(ast.parse(hunt.text))
     if untouched and claim != "none":
         return Verdict("unchanged", claim, line)

@@ -180,11 +180,13 @@ class _Japanese:
         shape, want = tuple(self.numbers["shape"]), tuple(self.numbers["want"])
         if len(shape) == 2 and shape == want[::-1]:
             why = self.say("shape_transposed")
+        elif len(shape) > len(want) and [n for n in shape if n > 1] == [n for n in want if n > 1]:
+            why = self.say("shape_kept_axes")
         elif math.prod(shape) == math.prod(want):
             why = self.say("shape_reordered")
         elif len(shape) == len(want) + 1 and shape[1:] == want:
             why = self.say("shape_not_summed")
-        elif len(shape) <= 1 and math.prod(shape) in (1, *want):
+        elif len(shape) <= 1 and (len(want) == 1 or math.prod(shape) in (1, *want)):
             why = self.say("shape_other_axes")
         else:
             why = ""

@@ -155,7 +155,7 @@ def _new(
     minutes = f"{arguments.minutes:g}"
     intro = messages("intro", number=len(drawn), minutes=minutes)
     screen.panel(messages("title"), styled(wrap(intro, screen.width)))
-    screen.ask(messages("begin"), lambda typed: typed)
+    screen.ask(messages("begin"), lambda typed: None if typed else "", messages("begin_again"))
     exam = state.begin_exam(screen.language, drawn, 60 * arguments.minutes)
     return exam, _sheet(exam, bank) or []
 

@@ -68,7 +68,7 @@ class Actions(dict[str, argparse.ArgumentParser]):
 
 def is_number(word: object) -> bool:
     """Whether a word of the command line is the number of an exercise or a hunt."""
-    return isinstance(word, str) and word.isascii() and word.isdigit() and len(word) < 10
+    return isinstance(word, str) and word.isdecimal() and len(word) < 10
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -74,9 +74,10 @@ COMPLEX = frozenset(
 class Problem:
     """What stopped a learner's code, or why it is refused, and where.
 
-    `kind`: "unreadable", "syntax", "full width", "import", "name", "complex", "derivative",
-    "numerical", "no function", "blank", "exception", "recursion", "memory", "flood", "exit",
-    "timeout", "died"; and from `grade`: "none", "none of", "count", "type", "imprecise".
+    `kind`: "unreadable", "syntax", "full width", "wide space", "quote", "import", "name",
+    "complex", "derivative", "numerical", "no function", "blank", "exception", "recursion",
+    "memory", "flood", "exit", "timeout", "died"; and from `grade`: "none",
+    "none of", "count", "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
     or the exception's type, `text` the exception's message.
     """
@@ -259,8 +260,10 @@ def refuse(
     try:
         tree = parsed(source)
     except SyntaxError as error:
-        if wide := re.search(r"U\+(3000|FF[0-9A-F]{2})\b", error.msg):  # a Japanese keyboard's
-            return Problem("full width", error.lineno, text=chr(int(wide[1], 16)))
+        if wide := re.search(r"U\+(3000|FF[0-9A-F]{2}|201[89CD])\b", error.msg):
+            text = chr(int(wide[1], 16))  # of a Japanese keyboard, or a word processor
+            kind = {"\u3000": "wide space"}.get(text, "quote" if text < "\u3000" else "full width")
+            return Problem(kind, error.lineno, text=text)
         return Problem("syntax", error.lineno, text=error.msg)
     except (ValueError, RecursionError, MemoryError) as error:
         return Problem("syntax", None, text=str(error))
