@@ -116,7 +116,8 @@ _seen: list[str] | None = None  # what forbidden things happened; None: nobody w
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _seen is not None and event in _FORBIDDEN and not _is_import():
-        _seen.append(f"{event} {arguments!r:.100}")
+        what = re.sub(" at 0x[0-9a-f]+", "", repr(arguments))  # the same wherever it lies
+        _seen.append(f"{event} {what:.100}")
 
 
 def _is_import() -> bool:
