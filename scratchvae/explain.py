@@ -194,18 +194,33 @@ def unusable(a: Array, shape: tuple[int, ...], name: str) -> Finding:
         what = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         where = positions(np.flatnonzero(bad).tolist(), shape)
         return Finding("not finite", f"{name} has {what} in {a.size} elements, {where}", counts)
-    text = f"{name} has shape {a.shape}, want {shape}"
-    if a.ndim == 2 and a.shape == shape[::-1]:
-        text += ": that of the transpose"
-    elif a.ndim > len(shape) and [n for n in a.shape if n > 1] == [n for n in shape if n > 1]:
-        text += ": an axis of length 1 too many (of keepdims=True?)"
-    elif a.size == math.prod(shape):
-        text += ": the right number of elements in another shape"
-    elif a.ndim == len(shape) + 1 and a.shape[1:] == shape:
-        text += ": not summed over the batch"
-    elif a.ndim <= 1 and (len(shape) == 1 or a.size in (1, *shape)):
-        text += ": summed over the wrong axes"
+    why = misshapen(a.shape, shape)
+    text = f"{name} has shape {a.shape}, want {shape}" + (why and f": {MISSHAPEN[why]}")
     return Finding("wrong shape", text, {"shape": list(a.shape), "want": list(shape)})
+
+
+MISSHAPEN = {
+    "transposed": "that of the transpose",
+    "kept_axes": "an axis of length 1 too many (of keepdims=True?)",
+    "reordered": "the right number of elements in another shape",
+    "not_summed": "not summed over the batch",
+    "other_axes": "summed over the wrong axes",
+}
+
+
+def misshapen(shape: tuple[int, ...], want: tuple[int, ...]) -> str:
+    """Return which of ``MISSHAPEN`` explains a wrong shape; empty where none does."""
+    if len(shape) == 2 and shape == want[::-1]:
+        return "transposed"
+    if len(shape) > len(want) and [n for n in shape if n > 1] == [n for n in want if n > 1]:
+        return "kept_axes"
+    if math.prod(shape) == math.prod(want):
+        return "reordered"
+    if len(shape) == len(want) + 1 and shape[1:] == want:
+        return "not_summed"
+    if len(shape) <= 1 and (len(want) == 1 or math.prod(shape) in (1, *want)):
+        return "other_axes"
+    return ""
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from scratchvae.explain import AXES, Finding, number
+from scratchvae.explain import AXES, Finding, misshapen, number
 from scratchvae.practice import content
 from scratchvae.practice.language import Messages
 
@@ -178,19 +177,9 @@ class _Japanese:
         if "shape" not in self.numbers:
             return self.say("no_array")
         shape, want = tuple(self.numbers["shape"]), tuple(self.numbers["want"])
-        if len(shape) == 2 and shape == want[::-1]:
-            why = self.say("shape_transposed")
-        elif len(shape) > len(want) and [n for n in shape if n > 1] == [n for n in want if n > 1]:
-            why = self.say("shape_kept_axes")
-        elif math.prod(shape) == math.prod(want):
-            why = self.say("shape_reordered")
-        elif len(shape) == len(want) + 1 and shape[1:] == want:
-            why = self.say("shape_not_summed")
-        elif len(shape) <= 1 and (len(want) == 1 or math.prod(shape) in (1, *want)):
-            why = self.say("shape_other_axes")
-        else:
-            why = ""
-        return self.say("wrong_shape", shape=shape, want=want) + why
+        why = misshapen(shape, want)
+        said = self.say(f"shape_{why}") if why else ""
+        return self.say("wrong_shape", shape=shape, want=want) + said
 
     def say_swapped(self) -> str:
         return self.say("swapped", other=self.numbers["other"])

@@ -76,8 +76,8 @@ class Problem:
 
     `kind`: "unreadable", "syntax", "full width", "wide space", "quote", "import", "name",
     "complex", "derivative", "numerical", "no function", "blank", "exception", "recursion",
-    "memory", "flood", "exit", "timeout", "died"; and from `grade`: "none",
-    "none of", "count", "type", "imprecise".
+    "memory", "flood", "exit", "timeout", "died"; and from `grade`: "none", "none of", "count",
+    "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
     or the exception's type, `text` the exception's message.
     """
@@ -262,7 +262,8 @@ def refuse(
     except SyntaxError as error:
         if wide := re.search(r"U\+(3000|FF[0-9A-F]{2}|201[89CD])\b", error.msg):
             text = chr(int(wide[1], 16))  # of a Japanese keyboard, or a word processor
-            kind = {"\u3000": "wide space"}.get(text, "quote" if text < "\u3000" else "full width")
+            quote, space = text in "\u2018\u2019\u201c\u201d", text == "\u3000"
+            kind = "quote" if quote else "wide space" if space else "full width"
             return Problem(kind, error.lineno, text=text)
         return Problem("syntax", error.lineno, text=error.msg)
     except (ValueError, RecursionError, MemoryError) as error:
