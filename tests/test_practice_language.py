@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scratchvae import cli
+from scratchvae.explain import MISSHAPEN
 from scratchvae.practice import content, language
 from scratchvae.practice.commands import COMMANDS
 from scratchvae.practice.language import Messages, choose
@@ -167,12 +168,18 @@ def test_every_key_that_the_exercises_use_exists_and_none_is_left_over() -> None
     names = ("exercise", "diagnosis", "workbook", "sandbox", "grade", "child")
     folder = Path(language.__file__).parent
     code = "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in names)
+    code += "".join(f'"shape_{why}"' for why in MISSHAPEN)
     for name in ("exercise", "diagnosis", "problem"):
         for key in content.read(content.ROOT / "messages" / f"{name}.toml"):
             if key.startswith("axis_") or key == "terms":
                 continue
             stem = re.sub(r"^(progress|silent)_", "", key)
             assert re.search(rf"[\"']({key}|{stem}|{stem.replace('_', ' ')})[\"']", code), key
+
+
+def test_every_reason_of_a_wrong_shape_has_its_japanese() -> None:
+    keys = content.read(content.ROOT / "messages" / "diagnosis.toml")
+    assert {f"shape_{why}" for why in MISSHAPEN} == {k for k in keys if k.startswith("shape_")}
 
 
 def test_content_that_is_no_toml_is_refused_with_its_name(tmp_path: Path) -> None:
