@@ -303,6 +303,19 @@ def differentiate(
     return results
 
 
+def rounding(f: Function, inputs: dict[str, Array], name: str, where: int | Array) -> float:
+    """How far the slope at one place moves when x moves by a few of its last bits: eps |x| |f''|.
+
+    Where f has its minimum, a right gradient is nothing but this. The curvature is that of the
+    steeper side, since f'' is 0 at an inflection.
+    """
+    line, f0 = Line(f, inputs, name, where), evaluate(f, inputs)
+    h = line.eps**0.25 * line.reach  # balances truncation and round-off in a second difference
+    steepest = max(abs(f_h - f0) for _, f_h in map(line, (h, -h))) / h
+    rounded = 16 * line.eps * line.reach * steepest / h
+    return rounded if math.isfinite(rounded) else 0.0
+
+
 def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:
     """f, and its round-off: how unevenly it moves when the tensor moves by its last bits.
 
@@ -352,6 +365,8 @@ def as_dict(f: Function, x: Any) -> tuple[Function, dict[str, Array], bool]:
     """f and x as f of a dict of arrays, and whether x was a single array (then named "x")."""
     single = not isinstance(x, Mapping)
     inputs = {"x": x} if single else dict(x)
+    if not inputs:
+        raise ValueError("inputs: got none, want at least one array")
     for name, array in inputs.items():
         if not isinstance(array, np.ndarray) or array.dtype not in DTYPES or array.size == 0:
             got = f"{type(array).__name__} of {getattr(array, 'dtype', '?')}"

@@ -76,7 +76,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdicts on all tensors; `str` is a table, `to_dict` is safe for JSON."""
+    """The verdicts on all tensors, by name; `str` is a table, `to_dict` is safe for JSON."""
 
     tensors: tuple[TensorReport, ...]
     tolerance: float
@@ -102,7 +102,16 @@ class Report:
         return ", ".join(dict.fromkeys(t.method for t in self.tensors))
 
     def __getitem__(self, name: str) -> TensorReport:
-        return next(t for t in self.tensors if t.name == name)
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(f"{name!r} is none of {', '.join(self)}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return (tensor.name for tensor in self.tensors)
 
     def refuse(self, name: str, finding: Finding) -> Report:
         """This report with the verdict "wrong" on one tensor, and why."""

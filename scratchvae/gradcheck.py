@@ -19,10 +19,12 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from scratchvae import validate
 from scratchvae.derivatives import (
     METHODS,
     Array,
@@ -33,6 +35,7 @@ from scratchvae.derivatives import (
     differentiate,
     evaluate,
     numerical_gradient,
+    rounding,
 )
 from scratchvae.explain import (
     Finding,
@@ -97,10 +100,14 @@ def check_gradients(
     To explain a wrong gradient, `terms` names functions whose sum is f, `sizes` letters such as
     {"B": 7, "L": 3}, and `batch_axis` the axis of the examples.
 
-    Raises ValueError if f is no scalar or not deterministic, or an input no writable float array.
+    Raises ValueError if f is no scalar or not deterministic, an input no writable float array, or
+    an option makes no sense.
     """
     check_method(method)
     single = not isinstance(inputs, Mapping)
+    if not single and not isinstance(gradients, Mapping):
+        names = ", ".join(map(repr, inputs))
+        raise ValueError(f"gradients: got a {type(gradients).__name__}, want a dict: {names}")
     claims = {"x": gradients} if single else dict(gradients)
     terms = {name: as_dict(term, inputs)[0] for name, term in (terms or {}).items()}
     f, inputs, _ = as_dict(f, inputs)
@@ -114,6 +121,9 @@ def check_gradients(
         )
     if tolerance is None:
         tolerance = max(TOLERANCE[x.dtype] for x in inputs.values())
+    tolerance = validate.number("tolerance", tolerance, high=1, ends="()")
+    directions = validate.integer("directions", directions)
+    exhaustive = validate.integer("exhaustive", exhaustive, low=0)
     if sum(x.size for x in inputs.values()) <= exhaustive:
         directions = 0
     check = _Check(
@@ -278,6 +288,9 @@ class _Check:
         scale = float(np.linalg.norm(a)) / math.sqrt(a.size) if along else np.abs(a).max()
         eps = float(np.finfo(self.inputs[name].dtype).eps)
         group = _Group(slopes, np.array(claims), scale, eps, self.tolerance)
+        if (group.wrong | group.unclear).any() and self.vanishes(name, places, group, claims):
+            group.wrong[:] = group.unclear[:] = False
+            group.worst[:] = group.doubt = group.norm_error = 0.0
         if not group.wrong.any():
             return group
         accused = np.flatnonzero(group.wrong).tolist()
@@ -287,6 +300,14 @@ class _Check:
             if doubt > slopes[i].error and slopes[i].kind == second.kind == "smooth":
                 slopes[i] = replace(slopes[i], error=doubt)
         return _Group(slopes, np.array(claims), scale, eps, self.tolerance)
+
+    def vanishes(
+        self, name: str, places: Sequence[int | Array], group: _Group, claims: Sequence[float]
+    ) -> bool:
+        """Whether x rounds all slopes at a minimum of f, where none is left to compare with."""
+        sizes = np.stack([np.abs(claims), np.abs(group.numeric), group.uncertainty]).max(axis=0)
+        known = partial(rounding, self.f, self.inputs, name)
+        return all(size <= known(place) for size, place in zip(sizes, places, strict=True))
 
     def findings(
         self, name: str, a: Array, places: list[int], directions: list[Array]

@@ -488,6 +488,16 @@ def test_the_grain_is_the_slope_that_round_off_hides_at_a_wide_step():
     assert found.grain == noise / 8
 
 
+@pytest.mark.parametrize("x", [0.0, 5.0])
+def test_how_far_the_last_bits_of_x_move_the_slope(x):
+    inputs = {"x": np.array([x])}
+    eps = np.finfo(float).eps
+    found = derivatives.rounding(lambda d: 3 * (d["x"][0] - x) ** 2, inputs, "x", 0)
+    assert 4 <= found / (6 * eps * max(x, 1)) <= 16
+    assert derivatives.rounding(lambda d: 1.0, inputs, "x", 0) == 0
+    assert derivatives.rounding(lambda d: math.inf if d["x"][0] > x else 1, inputs, "x", 0) == 0
+
+
 def test_a_complex_step_that_gave_way_is_not_tried_again():
     tried = [0]
 

@@ -541,6 +541,9 @@ def test_a_report():
     report = Report((right, kink), 1e-9).refuse("W", Finding("zero", "dW is zero"))
     assert [t.verdict for t in report.tensors] == ["ok", "wrong"]
     assert report["W"].findings == (Finding("zero", "dW is zero"),)
+    assert ("W" in report, "dW" in report, list(report)) == (True, False, ["x", "W"])
+    with pytest.raises(KeyError, match="'dW' is none of x, W"):
+        report["dW"]
     assert report.refuse("W", Finding("sign", "s"))["W"].findings[1].kind == "sign"
     assert str(report).splitlines() == [
         "tensor  shape   checked   by norm  worst    method   kinks  verdict",

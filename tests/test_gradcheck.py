@@ -21,6 +21,7 @@ from scratchvae.gradcheck import (
     explain,
     numerical_gradient,
 )
+from scratchvae.latent import GaussianKL
 from scratchvae.layers import Dense, ReLU
 from scratchvae.losses import MeanSquaredError
 from scratchvae.models import VAE
@@ -868,6 +869,15 @@ def test_complex_step_sees_in_place_and_reduced_results():
         (lambda: numerical_gradient(np.sum, np.ones(3), "forward"), "method: got 'forward'"),
         (lambda: check_gradients(np.sum, np.ones(3), np.ones(3), method="x"), "method: got 'x'"),
         (lambda: check_gradients(loss, {"mu": MU}, {"nu": MU}), r"gradients: got \['nu'\]"),
+        (lambda: check_gradients(loss, {"mu": MU}, MU), "gradients: got a ndarray, want a dict: 'mu'"),
+        (lambda: check_gradients(loss, {}, {}), "inputs: got none"),
+        (lambda: check_gradients(loss, {}, {}, tolerance=1e-9), "inputs: got none"),
+        (lambda: check(gradients(), tolerance=math.inf), "tolerance: got inf"),
+        (lambda: check(gradients(), tolerance=math.nan), "tolerance: got nan"),
+        (lambda: check(gradients(), tolerance=1), "tolerance: got 1, want a number > 0 and < 1"),
+        (lambda: check(gradients(), tolerance=0), "tolerance: got 0"),
+        (lambda: check(gradients(), directions=0, exhaustive=0), "directions: got 0"),
+        (lambda: check(gradients(), exhaustive=-1), "exhaustive: got -1"),
     ],
 )
 def test_arguments_that_make_no_sense(call, words):
@@ -1192,6 +1202,57 @@ def test_a_claim_within_the_round_off_of_a_flat_f_is_right():
     assert (found.norm_error, found.worst_error, found.numeric_error) == (0, 0, 0)
 
 
+FLAT = np.zeros((B, L))
+MINIMA = {
+    "squares": (lambda a: (a**2).sum(), FLAT),
+    "not complex": (lambda a: (np.abs(a) ** 2).sum(), FLAT),
+    "of fourth order": (lambda a: (a**4).sum(), FLAT),
+    "an inflection": (lambda a: (a**3).sum(), FLAT),
+    "above another minimum": (lambda a: (a**2).sum() + 1e-18, FLAT),
+    "large": (lambda a: (a**2).sum(), np.zeros((90, 30))),
+    "float32": (lambda a: (a**2).sum(), FLAT.astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", MINIMA)
+def test_a_right_gradient_where_f_is_least_and_zero(name):
+    """No slope is there to be relative to, and f has no digits that round-off would be of."""
+    f, x = MINIMA[name]
+    assert check_gradients(f, x.copy(), np.zeros(x.shape)).verdict == "ok"
+    off = np.zeros(x.shape)
+    off.flat[1] = 1e-5 if x.dtype == np.float32 else 1e-9
+    assert check_gradients(f, x.copy(), off).verdict == "wrong"
+
+
+def test_losses_are_right_where_they_are_zero():
+    assert check_loss(GaussianKL(), FLAT, FLAT).verdict == "ok"
+    assert check_loss(GaussianKL(), FLAT + 1e-9, FLAT).verdict == "ok"
+    assert check_loss(MeanSquaredError(), X, X).verdict == "ok"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gradient_that_is_nothing_but_round_off(seed):
+    """x W W^T - x is 0 for a rotation W, but for the last bits of x, and so is the gradient."""
+    rng = np.random.default_rng(seed)
+    x, w = rng.random((B, L)), np.linalg.qr(rng.standard_normal((L, L)))[0]
+
+    def error(p):
+        return x @ p["a"] @ p["b"] - x
+
+    d = 2 * error({"a": w, "b": w.T}) / x.size
+    claims = {"a": x.T @ d @ w, "b": (x @ w).T @ d}
+    inputs = {"a": w.copy(), "b": w.T.copy()}
+    assert check_gradients(lambda p: (error(p) ** 2).mean(), inputs, claims).ok
+    claims["a"][0, 0] += 1e-12
+    report = check_gradients(lambda p: (error(p) ** 2).mean(), inputs, claims)
+    assert [t.verdict for t in report.tensors] == ["wrong", "ok"]
+
+
+def test_a_minimum_in_a_gorge_excuses_no_wrong_gradient():
+    report = check_gradients(lambda a: np.cosh(300 * a).sum() - 3, np.zeros(3), np.full(3, 1e-6))
+    assert report.verdict == "wrong"
+
+
 def test_a_direction_is_differentiated_once_and_its_scale_is_that_of_the_whole():
     x, calls = RNG.standard_normal((8, 5)), [0]
 
@@ -1286,7 +1347,7 @@ def along(monkeypatch, *script):
     """What is made of directions, the first two and those drawn later, with these slopes; and how
     many were drawn and differentiated."""
     a, known, drawn = RNG.standard_normal((8, 5)), {}, []
-    check = gradcheck._Check(None, {"x": a}, "auto", 1e-9, np.random.default_rng(0), 2, {}, {}, 0)
+    check = gradcheck._Check(lambda inputs: 0.0, {"x": a}, "auto", 1e-9, np.random.default_rng(0), 2, {}, {}, 0)
     draw, script = check.direction, iter(script)
 
     def direction(a):
