@@ -23,7 +23,7 @@ from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
 from scratchvae.models import Model, build
 from scratchvae.optim import OPTIMIZERS, Optimizer, make_optimizer
-from scratchvae.train import History, Training, terms_table
+from scratchvae.train import COUNTS, History, Training, terms_table
 
 FORMAT, VERSION = "scratchvae checkpoint", 1
 _MAX_DEPTH = 1000  # hidden layers: a byte or two of the file asks for a kilobyte of Python objects
@@ -46,10 +46,16 @@ def save(
 ) -> None:
     """Write model and training to ``path``, atomically: there is the old file or the new one.
 
-    Equal states give equal files, byte for byte. ``notes`` is anything JSON-safe to keep with them.
+    Equal states give equal files, byte for byte. ``notes`` is a JSON-safe dict to keep with them.
     Raises ValueError for what ``load`` would refuse: parameters or optimizer vectors that are not
-    finite, an optimizer that is none of ours; and leaves the old file.
+    finite, an optimizer that is none of ours, other notes; and leaves the old file.
     """
+    try:
+        json.dumps(notes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not saved, notes: {error}") from None
+    if notes is not None and not isinstance(notes, dict):
+        raise ValueError(f"{path}: not saved, notes: got {notes!r}, want a dict")
     optimizer = training.optimizer
     if OPTIMIZERS.get(optimizer.name) is not type(optimizer):  # load would make another
         ours = ", ".join(OPTIMIZERS)
@@ -71,7 +77,7 @@ def save(
         "version": VERSION,
         "model": model.config,
         "optimizer": described,
-        "training": {name: getattr(training, name) for name in _COUNTS}
+        "training": {name: getattr(training, name) for name in COUNTS}
         | {"binarize": training.binarize},
         "history": training.history.columns,
         "notes": notes or {},
@@ -83,9 +89,6 @@ def save(
     }
     with atomic_write(path) as file:
         np.savez(file, **arrays)
-
-
-_COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 0, "epoch": 0, "step": 0}  # name: least value
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:
@@ -145,9 +148,8 @@ def _parse(arrays: dict[str, Any], device: str) -> Checkpoint:
         optimizer,
         binarize=bool(header["training"]["binarize"]),
         history=_history(header["history"], model.term_names),
+        **{name: header["training"][name] for name in COUNTS},
     )
-    for k, low in _COUNTS.items():
-        setattr(training, k, validate.integer(k, header["training"][k], low=low))
     if training.epoch != len(training.history) or training.step > training.steps_an_epoch:
         raise ValueError(f"epoch {training.epoch} and step {training.step} do not fit the history")
     if training.epoch and not training.n_examples:

@@ -80,8 +80,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
             noisy_train = e.corrupted(run.model, data.x_train, arguments.seed + 1)
             ridge = e.Ridge(noisy_train, data.x_train)
             figures["mse_ridge"] = e.mse(x, ridge.predict(noisy))
-        pca = e.PCA(data.x_train, run.model.n_latent)
-        figures[f"mse_pca_{run.model.n_latent}"] = e.mse(x, pca.reconstruct(noisy))
+        n_components = min(run.model.n_latent, *data.x_train.shape)
+        pca = e.PCA(data.x_train, n_components)
+        figures[f"mse_pca_{n_components}"] = e.mse(x, pca.reconstruct(noisy))
     report(arguments, f"{run.directory} on {data.name}, test part", figures)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, generator, to_device, to_host
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
-from scratchvae.train import VALIDATION, binarized, mean_terms
+from scratchvae.train import VALIDATION, binarized, check_unit_interval, mean_terms
 
 COPIES = 5  # arrays as large as its output that a decoder and its likelihood hold at once
 
@@ -29,10 +29,12 @@ def evaluate(model: Model, x: Array, *, seed: int = 0, binarize: bool = False) -
     corrupted x, and ``mse_corrupted`` the corrupted x itself: the rival that does nothing. With
     the seed of a training these are the figures of its last validation, but for an AE or DAE
     trained with ``binarize``: ``mse`` is always that of the grey pixels. Raises ValueError where a
-    figure would not be finite.
+    figure would not be finite, and for values outside [0, 1] with ``binarize``.
     """
     validate.boolean("binarize", binarize)
     x = model.check(to_device(x, model.device), values=True)
+    if binarize:
+        check_unit_interval("x", x)
     clean = given = to_host(x)
     figures = {}
     with np.errstate(all="ignore"):  # what overflows is named below
@@ -63,6 +65,7 @@ def corrupted(model: DenoisingAutoencoder, x: Array, seed: int = 0) -> np.ndarra
 
 def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:
     """Return ``model.reconstruct(x)`` for any number of rows, as a host array (N, D)."""
+    batch_size = validate.integer("batch_size", batch_size)
     x = to_device(x, model.device)
     starts = range(0, max(1, len(x)), batch_size)  # no rows at all are the model's to refuse
     parts = [model.reconstruct(x[i : i + batch_size]) for i in starts]
@@ -93,6 +96,7 @@ def importance_weighted_bound(
     x = model.check(to_device(x, model.device), values=True)
     xp, rng, n = model.xp, generator(model.device, seed, VALIDATION), len(x)
     if binarize:
+        check_unit_interval("x", x)
         x = binarized(rng, x)
     widest = max(model.nll.output_shape(x)[1], *model.hidden, model.n_latent)
     room = max(1, max_bytes // (COPIES * widest * model.dtype.itemsize))  # decoded rows at a time
@@ -143,9 +147,11 @@ def psnr(mse: float, peak: float = 1.0) -> float:
 
     Raises ValueError for a negative MSE and a peak that is not positive; of NaN it is NaN.
     """
-    if mse < 0 or peak <= 0:
-        raise ValueError(f"psnr: got mse {mse} and peak {peak}, want mse >= 0 and peak > 0")
-    return math.inf if mse == 0 else 10 * math.log10(peak * peak / mse)
+    if mse < 0 or not 0 < peak < math.inf:
+        raise ValueError(f"psnr: got mse {mse} and peak {peak}, want mse >= 0 and peak > 0, finite")
+    if mse in (0, math.inf):
+        return math.inf if mse == 0 else -math.inf
+    return 20 * math.log10(peak) - 10 * math.log10(mse)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -179,6 +185,15 @@ def _check_data(name: str, x: np.ndarray) -> None:
         raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
 
 
+def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the covariance (D, E) of centred data (N, D) and (N, E)."""
+    with np.errstate(all="ignore"):  # what overflows is named below
+        covariance = x.T @ y / len(x)
+    if not np.isfinite(covariance).all():
+        raise ValueError("covariance: not finite, the data are too large")
+    return np.asarray(covariance)
+
+
 class PCA:
     """Principal component analysis: the best linear reconstruction through L numbers.
 
@@ -188,14 +203,16 @@ class PCA:
 
     def __init__(self, x: np.ndarray, n_components: int) -> None:
         n_components = validate.integer("n_components", n_components)
+        if x.ndim != 2:
+            raise ValueError(f"PCA: got data of shape {x.shape}, want (N, D)")
         _check_data("x", x)
-        if x.ndim != 2 or n_components > min(x.shape):
+        if n_components > min(x.shape):
             raise ValueError(
                 f"n_components: got {n_components} for data {x.shape}, want at most {min(x.shape)}"
             )
         self.mean = x.mean(axis=0, dtype=np.float64)
         centred = x - self.mean
-        values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
+        values, vectors = np.linalg.eigh(_covariance(centred, centred))
         self.components = vectors[:, ::-1][:, :n_components].T
         self.variances = values[::-1][:n_components]
 
@@ -227,10 +244,10 @@ class Ridge:
         _check_data("y", y)
         x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
         centred = x - x_mean
-        covariance: Any = centred.T @ centred / len(x)
+        covariance = _covariance(centred, centred)
         covariance[np.diag_indices_from(covariance)] += self.penalty
         try:
-            self.W = np.linalg.solve(covariance, centred.T @ (y - y_mean) / len(x))
+            self.W = np.linalg.solve(covariance, _covariance(centred, y - y_mean))
         except np.linalg.LinAlgError:
             raise ValueError(
                 f"penalty: got {penalty}, want a larger one: the covariance of x is singular"

@@ -105,7 +105,7 @@ class Report:
         for tensor in self.tensors:
             if tensor.name == name:
                 return tensor
-        raise KeyError(f"{name!r} is none of {', '.join(self)}")
+        raise KeyError(f"report: got {name!r}, want one of {', '.join(self)}")
 
     def __contains__(self, name: object) -> bool:
         return name in list(self)

@@ -20,15 +20,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Yield a binary file whose content becomes ``path`` when the block ends without an error.
 
     It is written beside ``path``, flushed to the disk, and renamed over it. After an error nothing
-    is left behind and ``path`` is as it was.
+    is left behind and ``path`` is as it was. The new file may be read by whom the old one was, and
+    where ``path`` is a link it stays one.
     """
-    target = Path(path)
+    target = _target(path)
     temporary = target.with_name(_PART.format(target.name, secrets.token_hex(4)))
     try:
         with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        with suppress(OSError):  # there is no old file, or no modes here
+            temporary.chmod(target.stat().st_mode)
         temporary.replace(target)
     except BaseException as error:
         with suppress(OSError):
@@ -44,9 +47,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return where the content of ``path`` lies; a link may lead elsewhere."""
+    target = Path(path)
+    return target.resolve() if target.is_symlink() else target
+
+
 def clear_parts(path: str | os.PathLike[str]) -> None:
     """Remove what killed programs left of ``path``; only where nobody else can be writing it."""
-    target = Path(path)
+    target = _target(path)
     for left in target.parent.glob(_PART.format(escape(target.name), "*")):
         with suppress(OSError):
             left.unlink()

@@ -283,12 +283,13 @@ class _Check:
     ) -> _Group:
         """The numerical derivatives at `places`, and the claims a about them."""
         slopes = self.slopes(name, places) if slopes is None else slopes
-        claims = [a.flat[p] if isinstance(p, int) else np.vdot(p, a) for p in places]
+        claims = np.array([a.flat[p] if isinstance(p, int) else np.vdot(p, a) for p in places])
         along = any(not isinstance(p, int) for p in places)
         scale = float(np.linalg.norm(a)) / math.sqrt(a.size) if along else np.abs(a).max()
         eps = float(np.finfo(self.inputs[name].dtype).eps)
-        group = _Group(slopes, np.array(claims), scale, eps, self.tolerance)
-        if (group.wrong | group.unclear).any() and self.vanishes(name, places, group, claims):
+        group = _Group(slopes, claims, scale, eps, self.tolerance)
+        refused = (group.wrong | group.unclear).any()
+        if refused and self.vanishes(name, places, group, claims):
             group.wrong[:] = group.unclear[:] = False
             group.worst[:] = group.doubt = group.norm_error = 0.0
         if not group.wrong.any():
@@ -299,10 +300,10 @@ class _Check:
             doubt = max(second.error, abs(second.value - slopes[i].value))
             if doubt > slopes[i].error and slopes[i].kind == second.kind == "smooth":
                 slopes[i] = replace(slopes[i], error=doubt)
-        return _Group(slopes, np.array(claims), scale, eps, self.tolerance)
+        return _Group(slopes, claims, scale, eps, self.tolerance)
 
     def vanishes(
-        self, name: str, places: Sequence[int | Array], group: _Group, claims: Sequence[float]
+        self, name: str, places: Sequence[int | Array], group: _Group, claims: Array
     ) -> bool:
         """Whether x rounds all slopes at a minimum of f, where none is left to compare with."""
         sizes = np.stack([np.abs(claims), np.abs(group.numeric), group.uncertainty]).max(axis=0)

@@ -598,7 +598,7 @@ def _finite(name: str, array: Floats) -> Floats:
 
 
 def near_square(n_features: int) -> tuple[int, int]:
-    """The height and width of the rectangle nearest to a square that holds so many features."""
+    """The height and width of a rectangle, nearly a square, that holds so many features."""
     height = math.isqrt(n_features)
     return height, math.ceil(n_features / height)
 

@@ -14,7 +14,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +55,8 @@ class DivergedError(ArithmeticError):
 class History:
     """The mean of each loss term over each epoch, training and, as ``val_...``, validation.
 
-    ``history["val_neg_elbo"]`` is a list with one float an epoch.
+    ``history["val_neg_elbo"]`` is a list with one float an epoch; iterating gives the names, and
+    ``len`` the number of epochs.
     """
 
     columns: dict[str, list[float]] = field(default_factory=dict)
@@ -68,7 +69,17 @@ class History:
             self.columns.setdefault(name, []).append(float(value))
 
     def __getitem__(self, name: str) -> list[float]:
+        if name not in self.columns:
+            names = ", ".join(self.columns)
+            want = f"want one of {names}" if names else "no epoch has ended"
+            raise KeyError(f"history: got {name!r}, {want}")
         return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -87,9 +98,15 @@ class History:
         return out.getvalue()
 
 
+COUNTS = {"seed": 0, "batch_size": 1, "n_examples": 0, "epoch": 0, "step": 0}  # name: least value
+
+
 @dataclass
 class Training:
-    """Where a training stands: with the model's theta, all that it takes to go on bit for bit."""
+    """Where a training stands: with the model's theta, all that it takes to go on bit for bit.
+
+    Raises ValueError, which names the setting, for one that makes no sense.
+    """
 
     optimizer: Optimizer
     seed: int = 0
@@ -100,6 +117,13 @@ class Training:
     step: int = 0  # steps finished in the epoch under way
     terms: list[dict[str, Any] | Rows] = field(default_factory=list)  # of these, on the device
     history: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, Optimizer):
+            raise ValueError(f"optimizer: got {self.optimizer!r}, want an Optimizer such as Adam()")
+        for name, low in COUNTS.items():
+            setattr(self, name, validate.integer(name, getattr(self, name), low=low))
+        self.binarize = validate.boolean("binarize", self.binarize)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -122,7 +146,7 @@ def fit(
     optimizer: str | Optimizer | None = None,
     seed: int | None = None,
     binarize: bool | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Iterable[Callback] | None = None,
     resume: Training | None = None,
     progress: bool = False,
     workers: int = 1,
@@ -153,6 +177,7 @@ def fit(
     resume found them.
     """
     epochs = validate.integer("epochs", epochs)
+    callbacks = _callables(callbacks)
     x = _data(model, "x", x)
     if validation is not None:
         validation = _data(model, "validation", validation)
@@ -164,7 +189,9 @@ def fit(
         _check_resume(training, len(x), optimizer, learning_rate, settings)
         _check_columns(training, model, validation)
     if training.binarize:
-        _check_unit_interval(x, validation)
+        check_unit_interval("x", x)
+        if validation is not None:
+            check_unit_interval("validation", validation)
     training.n_examples = len(x)
 
     team = _team(model, workers)
@@ -198,6 +225,14 @@ def fit(
     return training.history
 
 
+def _callables(callbacks: Iterable[Callback] | None) -> tuple[Callback, ...]:
+    """Return the callbacks, or refuse them before an epoch is trained for nothing."""
+    found = tuple(callbacks or ()) if isinstance(callbacks, Iterable | None) else (None,)
+    if not all(map(callable, found)):
+        raise ValueError(f"callbacks: got {callbacks!r}, want a list of functions of the Training")
+    return found
+
+
 def _data(model: Model, name: str, x: Array) -> Array:
     """Return x on the model's device, or raise a ValueError that says what is wrong with it."""
     try:
@@ -224,13 +259,9 @@ def _start(
         optimizer = make_optimizer("adam" if optimizer is None else optimizer, learning_rate)
     elif learning_rate is not None:
         raise ValueError("learning_rate: give it to the Optimizer, or name the optimizer instead")
-    return Training(
-        optimizer,
-        seed=validate.integer("seed", 0 if seed is None else seed, low=0),
-        batch_size=validate.integer("batch_size", 128 if batch_size is None else batch_size),
-        binarize=binarize is not None and validate.boolean("binarize", binarize),
-        n_examples=n_examples,
-    )
+    settings = {"batch_size": batch_size, "seed": seed, "binarize": binarize}
+    given: dict[str, Any] = {k: value for k, value in settings.items() if value is not None}
+    return Training(optimizer, n_examples=n_examples, **given)
 
 
 def _team(model: Model, workers: int) -> Team | None:
@@ -274,10 +305,10 @@ def _check_columns(training: Training, model: Model, validation: Array | None) -
         )
 
 
-def _check_unit_interval(x: Array, validation: Array | None) -> None:
-    for name, data in (("x", x), ("validation", validation)):
-        if data is not None and not 0 <= float(data.min()) <= float(data.max()) <= 1:
-            raise ValueError(f"binarize: {name} has values outside [0, 1], which is no probability")
+def check_unit_interval(name: str, x: Array) -> None:
+    """Raise ValueError unless all values of x are probabilities, as ``binarized`` takes them."""
+    if not 0 <= float(x.min()) <= float(x.max()) <= 1:
+        raise ValueError(f"binarize: {name} has values outside [0, 1], which is no probability")
 
 
 def _steps(

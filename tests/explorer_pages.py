@@ -45,7 +45,12 @@ def digits(directory: Path) -> str:
 
 
 def save(
-    directory: Path, config: dict[str, Any], data: str | None = None, *, scale: float = 1.5
+    directory: Path,
+    config: dict[str, Any],
+    data: str | None = None,
+    *,
+    scale: float = 1.5,
+    binarize: bool = False,
 ) -> Any:
     """Leave a run with the model of ``config`` in ``directory``; return the model.
 
@@ -55,7 +60,7 @@ def save(
     model.theta *= model.theta.dtype.type(scale)
     directory.mkdir(parents=True)
     data = digits(directory.parent) if data is None else data
-    training = Training(make_optimizer("adam"), n_examples=9000)
+    training = Training(make_optimizer("adam"), n_examples=9000, binarize=binarize)
     runs.save_run(directory, model, training, {"data": data, "epochs": 1})
     return model
 

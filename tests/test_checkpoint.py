@@ -8,6 +8,7 @@ import re
 import signal
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,6 +240,22 @@ def test_an_optimizer_of_ones_own_is_not_saved(tmp_path):
     rate.optimizer.learning_rate = -1.0
     with pytest.raises(ValueError, match=r"not saved, learning_rate: got -1\.0"):
         checkpoint.save(path, model, rate)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("notes", "why"),
+    [
+        (["a"], r"got \['a'\], want a dict"),
+        ("", "got '', want a dict"),
+        ({"n": np.int64(3)}, "Object of type int64 is not JSON serializable"),
+        ({"path": Path("a")}, "Object of type .*Path is not JSON serializable"),
+    ],
+)
+def test_notes_that_no_checkpoint_holds_are_not_saved(notes, why, tmp_path):
+    path, model = tmp_path / "model.npz", MODELS["ae"]()
+    with pytest.raises(ValueError, match=rf"model\.npz: not saved, notes: {why}"):
+        checkpoint.save(path, model, trained(model), notes)
     assert not path.exists()
 
 

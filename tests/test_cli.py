@@ -450,6 +450,13 @@ def test_the_rivals_see_what_the_model_sees(place, capsys):
     assert "mse_ridge" not in got
 
 
+def test_a_rival_has_no_more_components_than_the_data(here, capsys, no_pictures):
+    answer(capsys, "train", "ae", "--data", "digits.npz", *SMALL, "--n-latent", 400)
+    n = min(runs.open_run("runs/ae").dataset().x_train.shape)
+    assert n < 400
+    assert f"mse_pca_{n}" in report(capsys, "evaluate", "runs/ae", "--rivals")
+
+
 @pytest.mark.parametrize("kind", ["ae", "dae"])
 def test_the_mse_of_a_model_trained_on_binary_pixels_is_that_of_the_grey_ones(kind, here, capsys):
     answer(capsys, "train", kind, "--data", "digits.npz", *SMALL, "--binarize")
@@ -949,6 +956,7 @@ def test_the_published_schedule():
     assert counts == [1, 3, 9, 27, 81, 243, 729, 2187]
     assert rates[0] == 1e-3
     assert rates[-1] == pytest.approx(1e-4)
+    assert burda_rate(10_000) == rates[-1]
     assert PRESETS["burda"].epochs == 3280
 
 

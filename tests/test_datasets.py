@@ -395,6 +395,15 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
         cache_dir(environment={})
 
 
+def test_the_subfolder_comes_before_the_folder(tmp_path):
+    source, contents = small_source()
+    (tmp_path / "small").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "small" / name).write_bytes(content)
+        (tmp_path / name).write_bytes(b"another data set")
+    assert load_source(source, tmp_path).name == "small"
+
+
 def test_available(tmp_path, monkeypatch):
     found = available()
     assert list(found) == ["mnist10k", "mnist", "fashion-mnist"]
@@ -404,6 +413,7 @@ def test_available(tmp_path, monkeypatch):
     for name in ("train-images-idx3", "train-labels.idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         for place in (tmp_path, cache_dir() / "fashion-mnist"):
             place.mkdir(parents=True, exist_ok=True)
+            assert available()["fashion-mnist"].startswith("not found: downloaded to")
             (place / f"{name}-ubyte").touch()
     assert available()["fashion-mnist"] == str(cache_dir() / "fashion-mnist")
     assert available(tmp_path)["mnist"] == str(tmp_path)
@@ -503,7 +513,8 @@ def test_npz_with_only_a_training_part_is_split(tmp_path):
         (np.zeros((4, 0)), "x: shape"),
         (np.zeros((1, 4)), "x: 1 rows; expected at least 2"),
         (np.zeros((0, 4)), "x: 0 rows; expected at least 2"),
-        (np.full((3, 2), 255.0), r"floats from 255 to 255; expected \[0, 1\]"),
+        (np.full((3, 2), 255.0), r"floats from 255.0 to 255.0; expected \[0, 1\]"),
+        (np.full((3, 2), 1 + 1e-9), r"floats from 1.000000001 to 1.000000001; expected"),
         (np.full((3, 2), -0.5), r"floats from -0.5 to -0.5; expected \[0, 1\]"),
         (np.array([[0, np.nan], [0, 1]]), "NaN or infinity"),
         (np.array([[0, np.inf], [0, 1]], dtype=np.float16), "NaN or infinity"),

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -264,9 +265,28 @@ def test_all_mirrors_down(server, tmp_path):
 
 def test_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DownloadError, match=r"cannot make the folder .*file.*--data-dir"):
+    with pytest.raises(DownloadError, match=r"write tiny into the folder .*file.*--data-dir"):
         download(source(server.mirror("good")), FILES, tmp_path / "file" / "tiny")
     assert server.requests == []
+
+
+def test_folder_that_cannot_be_written(server, tmp_path, monkeypatch):
+    def denied(path, mode="r"):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", denied)  # root may write anywhere
+    with pytest.raises(DownloadError, match=r"Permission denied.*name one that holds the files"):
+        download(source(server.mirror("good")), FILES, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_what_is_downloaded_has_the_mode_that_the_umask_leaves(server, tmp_path):
+    old = os.umask(0o027)
+    try:
+        download(source(server.mirror("good")), FILES, tmp_path)
+    finally:
+        os.umask(old)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_two_downloads_at_once(server, tmp_path):
@@ -398,6 +418,15 @@ def test_only_what_the_cache_lacks_is_downloaded(server):
     assert [request.partition("/")[2] for request in server.requests] == [
         f"{file.name}.gz" for file in FILES[1:]
     ]
+
+
+def test_the_right_one_of_two_files_in_the_cache_is_read(server):
+    folder = cache_dir() / "tiny"
+    load_source(source(server.mirror("good")))
+    (folder / f"{IMAGES.name}.gz").write_bytes(b"damaged")
+    (folder / IMAGES.name).write_bytes(CONTENTS[IMAGES.name])
+    load_source(source(server.mirror("absent")))
+    assert len(server.requests) == 4
 
 
 def test_damaged_file_in_the_cache_is_downloaded_again(server):

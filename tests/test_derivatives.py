@@ -94,6 +94,21 @@ def test_where_there_is_no_imaginary_part(f):
     assert Line(lambda d: f(d["x"]), {"x": x}, "x", 0).imaginary() is None
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        *(np.absolute, np.conjugate, np.sign, np.rint),
+        *(lambda x, g=g: g(x, 0) for g in (np.maximum, np.minimum, np.fmax, np.fmin)),
+        *(lambda x, g=g: x * g(x, 0) for g in (np.greater, np.greater_equal, np.less)),
+        *(lambda x, g=g: x * g(x, 0) for g in (np.less_equal, np.equal, np.not_equal)),
+        lambda x: x.clip(0, 1),
+    ],
+)
+def test_what_has_no_complex_derivative_is_refused(f):
+    x = np.array([3.0, 4.0])
+    assert Line(lambda d: f(d["x"]).sum(), {"x": x}, "x", 0).imaginary() is None
+
+
 def test_f_may_write_into_an_array_of_its_own():
     def f(inputs):
         square = np.zeros_like(inputs["x"])

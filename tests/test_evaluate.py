@@ -3,6 +3,7 @@
 import math
 import re
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -251,6 +252,20 @@ def test_evaluate_of_a_binarized_vae():
     assert figures["mse"] == evaluate(vae, x, seed=3)["mse"]
 
 
+def test_what_is_no_probability_is_not_binarized():
+    vae, x = VAE(5, (4,), 2, likelihood="gaussian"), np.full((3, 5), 1.5, dtype="float32")
+    for figures in (evaluate, partial(importance_weighted_bound, n_samples=2)):
+        with pytest.raises(ValueError, match=r"^binarize: x has values outside"):
+            figures(vae, x, binarize=True)
+        figures(vae, x)  # to a Gaussian any value is one
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_nothing_reconstruct_nothing(batch_size):
+    with pytest.raises(ValueError, match=f"^batch_size: got {batch_size}"):
+        reconstruct(VAE(5, (4,), 2), np.zeros((3, 5)), batch_size)
+
+
 def test_evaluate_of_a_denoiser():
     model = MODELS["dae salt"]()
     x = np.random.default_rng(0).random((40, 5), dtype="float32")
@@ -288,7 +303,8 @@ def test_mse_and_psnr_by_hand():
     assert mse(x, y) == pytest.approx(0.035, rel=1e-12)
     assert psnr(0.01) == pytest.approx(20)
     assert psnr(100.0, peak=255) == pytest.approx(20 * math.log10(25.5))
-    assert psnr(0.0) == math.inf
+    assert (psnr(0.0), psnr(math.inf)) == (math.inf, -math.inf)
+    assert psnr(1.0, peak=1e-200) == pytest.approx(-4000)
     assert math.isnan(psnr(math.nan))
     assert isinstance(mse(x, y), float)
 
@@ -399,7 +415,8 @@ def test_pca_cuts_to_the_range_of_images():
         ((5, 3), 4, r"n_components: got 4 for data \(5, 3\), want at most 3"),
         ((2, 3), 3, "want at most 2"),
         ((5, 3), 0, "n_components: got 0"),
-        ((5,), 1, r"for data \(5,\)"),
+        ((5,), 1, r"PCA: got data of shape \(5,\), want \(N, D\)"),
+        ((), 1, r"PCA: got data of shape \(\), want"),
     ],
 )
 def test_bad_arguments_of_pca(shape, n, message):
@@ -472,7 +489,14 @@ def test_bad_arguments_of_ridge(x, y, penalty, message):
         Ridge(x, y, penalty)
 
 
-@pytest.mark.parametrize(("mse", "peak"), [(-1.0, 1.0), (0.1, 0.0), (0.1, -1.0)])
+@pytest.mark.parametrize("rival", [lambda x: PCA(x, 1), lambda x: Ridge(x, x)])
+def test_rivals_of_data_too_large_for_a_covariance(rival):
+    x = 1e200 * np.random.default_rng(0).random((4, 2))
+    with pytest.raises(ValueError, match=r"^covariance: not finite, the data are too large"):
+        rival(x)
+
+
+@pytest.mark.parametrize(("mse", "peak"), [(-1.0, 1.0), (0.1, 0.0), (0.1, -1.0), (0.1, math.inf)])
 def test_a_ratio_of_impossible_numbers_is_refused(mse, peak):
     with pytest.raises(ValueError, match=r"^psnr: got mse"):
         psnr(mse, peak)

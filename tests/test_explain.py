@@ -542,7 +542,7 @@ def test_a_report():
     assert [t.verdict for t in report.tensors] == ["ok", "wrong"]
     assert report["W"].findings == (Finding("zero", "dW is zero"),)
     assert ("W" in report, "dW" in report, list(report)) == (True, False, ["x", "W"])
-    with pytest.raises(KeyError, match="'dW' is none of x, W"):
+    with pytest.raises(KeyError, match="report: got 'dW', want one of x, W"):
         report["dW"]
     assert report.refuse("W", Finding("sign", "s"))["W"].findings[1].kind == "sign"
     assert str(report).splitlines() == [

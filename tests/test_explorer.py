@@ -10,6 +10,7 @@ from explorer_pages import MODELS, broken, content, parameters, save, spread, un
 
 from scratchvae import cli
 from scratchvae.datasets import mnist10k
+from scratchvae.models import build
 from scratchvae.web import explorer, page
 
 
@@ -136,6 +137,54 @@ def test_runs_share_one_scale(tmp_path: Path) -> None:
     one, two = (entry["ranges"] for entry in content(tmp_path / "x.html")["runs"])
     assert one == two
     assert max(map(max, one)) > 4
+
+
+@pytest.mark.parametrize("binarize", [False, True])
+@pytest.mark.parametrize("kind", ["ae", "dae", "vae"])
+def test_the_figures_are_those_of_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, binarize: bool
+) -> None:
+    model = save(tmp_path / "run", {**MODELS["vae"], "model": kind}, binarize=binarize)
+    explorer.write_explorer([tmp_path / "run"], tmp_path / "x.html")
+    found = content(tmp_path / "x.html")["runs"][0]
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert found["figures"] == {name: figures[name] for name in model.term_names}
+    assert found["binarized"] == figures["binarized"] == (binarize and kind == "vae")
+
+
+def test_typical_is_what_the_page_would_show_of_the_test_images(tmp_path: Path) -> None:
+    model = save(tmp_path / "ae", {**MODELS["vae"], "model": "ae"})
+    explorer.write_explorer([tmp_path / "ae"], tmp_path / "x.html")
+    x = mnist10k().x_test[:120]
+    each = np.square(model.reconstruct(x) - x).mean(axis=1)
+    found = content(tmp_path / "x.html")["runs"][0]["typical"]
+    assert found == pytest.approx(np.percentile(each, (5, 50, 95)), rel=1e-5)
+
+    vae = build({"n_features": 784, "n_latent": 2, **MODELS["vae"]})
+    vae.to_mu.b[...] = 9  # a KL whose lack would be seen
+    eps = np.random.default_rng(1).standard_normal((20, 120, 2)).astype("float32")
+    mu, logvar = vae.encode(x)
+    z = vae.reparameterize.apply(mu, logvar, eps)
+    kl = vae.kl.per_example(mu, logvar)
+    each = [vae.nll.per_example(vae.decoder.apply(one), x) + kl for one in z]
+    drawn = np.percentile(each, (5, 50, 95), axis=1).T
+    found = explorer._typical(vae, x)
+    assert (drawn.min(axis=0) < found).all()
+    assert (found < drawn.max(axis=0)).all()
+
+
+def test_where_a_page_walks() -> None:
+    codes = np.stack([np.linspace(-10, 10, 201), np.full(201, 7.0)], axis=1)
+    vae, ae = (build({"n_features": 9, **MODELS["vae"], "model": k}) for k in ("vae", "ae"))
+    assert explorer._ranges(vae, codes)[0] == pytest.approx([-12.87, 12.87])
+    assert explorer._ranges(ae, codes)[0] == pytest.approx([-12.87, 12.87])
+    assert explorer._ranges(ae, codes)[1] == pytest.approx([6.992, 7.008])
+    assert explorer._ranges(vae, codes / 100)[0].tolist() == [-4, 4]
+    points = explorer._everywhere(np.array([[-4.0, 4.0], [-5.0, 5.0]]), codes, "float64")
+    assert len(points) == 201 + 1000
+    for corner in ((-4, -5), (-4, 5), (4, -5), (4, 5)):
+        assert (points == corner).all(axis=1).any()
 
 
 def test_numbers_that_no_page_holds_are_refused(tmp_path: Path) -> None:

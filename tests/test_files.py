@@ -93,6 +93,33 @@ def test_the_file_has_the_mode_that_the_umask_leaves(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_a_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are for anyone on POSIX")
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, path = tmp_path / "a.txt", tmp_path / "there" / "b.txt"
+    for old in (None, "old"):
+        if old:
+            path.write_text(old)
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        write_text(link, "new")
+        assert link.is_symlink()
+        assert path.read_text() == "new"
+    left = path.with_name(".b.txt.0123.part")
+    left.write_text("")
+    clear_parts(link)
+    assert names(tmp_path / "there") == ["b.txt"]
+
+
 def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):
     path = tmp_path / "none" / "a.txt"
     with pytest.raises(FileNotFoundError, match=re.escape(f"directory: '{path}'")):

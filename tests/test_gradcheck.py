@@ -22,7 +22,7 @@ from scratchvae.gradcheck import (
     numerical_gradient,
 )
 from scratchvae.latent import GaussianKL
-from scratchvae.layers import Dense, ReLU
+from scratchvae.layers import Dense, ReLU, Tanh
 from scratchvae.losses import MeanSquaredError
 from scratchvae.models import VAE
 
@@ -544,6 +544,24 @@ def test_right_layers_pass_and_remember_what_they_were_given():
     assert check_layer(Dense(D, L, dtype="float32"), x.astype(np.float32)).ok
 
 
+def test_a_piece_remembers_its_inputs_and_not_the_perturbed_ones():
+    x, layer = RNG.standard_normal((B, D)), Tanh()
+    check_layer(layer, x)
+    after = layer.backward(np.ones((B, D)))
+    layer.forward(x)
+    np.testing.assert_array_equal(after, layer.backward(np.ones((B, D))))
+
+
+def test_a_model_remembers_its_batch_and_not_its_perturbed_parameters():
+    model, eps = VAE(D, (4,), 2, dtype="float64"), RNG.standard_normal((B, 2))
+    check_model(model, X, eps)
+    model.backward()
+    after = model.grad.copy()
+    model.forward(X, eps)
+    model.backward()
+    np.testing.assert_array_equal(after, model.grad)
+
+
 class DrawsItsOwnEps:
     """Forward and backward each draw: the noise of one is not that of the other."""
 
@@ -869,7 +887,7 @@ def test_complex_step_sees_in_place_and_reduced_results():
         (lambda: numerical_gradient(np.sum, np.ones(3), "forward"), "method: got 'forward'"),
         (lambda: check_gradients(np.sum, np.ones(3), np.ones(3), method="x"), "method: got 'x'"),
         (lambda: check_gradients(loss, {"mu": MU}, {"nu": MU}), r"gradients: got \['nu'\]"),
-        (lambda: check_gradients(loss, {"mu": MU}, MU), "gradients: got a ndarray, want a dict: 'mu'"),
+        (lambda: check_gradients(loss, {"mu": MU}, MU), "got a ndarray, want a dict: 'mu'"),
         (lambda: check_gradients(loss, {}, {}), "inputs: got none"),
         (lambda: check_gradients(loss, {}, {}, tolerance=1e-9), "inputs: got none"),
         (lambda: check(gradients(), tolerance=math.inf), "tolerance: got inf"),
@@ -1248,6 +1266,14 @@ def test_a_gradient_that_is_nothing_but_round_off(seed):
     assert [t.verdict for t in report.tensors] == ["wrong", "ok"]
 
 
+def test_a_small_element_has_the_round_off_of_the_largest():
+    """As where it is a difference of two of them."""
+    right = [derivatives.Derivative(value, 0.0) for value in (1e6, 1e-10)]
+    for claim, wrong in ((1.1e-10, False), (1e-7, True)):
+        group = gradcheck._Group(right, np.array([1e6, claim]), 1e6, 2.2e-16, 1e-9)
+        assert group.wrong.tolist() == [False, wrong]
+
+
 def test_a_minimum_in_a_gorge_excuses_no_wrong_gradient():
     report = check_gradients(lambda a: np.cosh(300 * a).sum() - 3, np.zeros(3), np.full(3, 1e-6))
     assert report.verdict == "wrong"
@@ -1347,7 +1373,8 @@ def along(monkeypatch, *script):
     """What is made of directions, the first two and those drawn later, with these slopes; and how
     many were drawn and differentiated."""
     a, known, drawn = RNG.standard_normal((8, 5)), {}, []
-    check = gradcheck._Check(lambda inputs: 0.0, {"x": a}, "auto", 1e-9, np.random.default_rng(0), 2, {}, {}, 0)
+    flat, rng = lambda inputs: 0.0, np.random.default_rng(0)
+    check = gradcheck._Check(flat, {"x": a}, "auto", 1e-9, rng, 2, {}, {}, 0)
     draw, script = check.direction, iter(script)
 
     def direction(a):

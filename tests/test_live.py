@@ -127,6 +127,33 @@ def test_pictures_of_any_form():
     assert live._tiles(np.array([[-1.0, 2.0]]), (1, 2)).tolist() == [[[0, 255]]]
 
 
+def test_a_picture_that_is_no_multiple_of_a_thumbnail_has_no_dark_rim():
+    assert (live._tiles(np.ones((1, 33 * 33)), (33, 33)) == 255).all()
+
+
+def test_noise_like_codes_that_lie_on_a_line():
+    codes = np.outer(np.linspace(-1, 1, 50), [1.0, 1e-9, 3.0])  # whose variances may round below 0
+    noise = np.random.default_rng(0).standard_normal((5, 3))
+    made = live._like(codes, noise)
+    assert np.isfinite(made).all()
+    np.testing.assert_allclose(made[:, 2], 3 * made[:, 0], atol=1e-6)
+
+
+def test_a_training_stopped_within_an_epoch_changes_no_frame(tmp_path):
+    training, model = Training(Adam(), n_examples=40), VAE(30, (8,), 2)
+    path = tmp_path / "live.html"
+    with live.Live(path, model, training, images(), 2) as page:
+        before = content(path)["frames"]
+        model.theta *= 3
+        training.step = 1
+        page(training)
+        assert content(path)["frames"] == before
+        training.step, training.epoch = 0, 1
+        page(training)
+    assert epochs_of(path) == [0, 1]
+    assert content(path)["frames"][0] == before[0]
+
+
 def test_a_page_without_labels_and_with_many_classes(tmp_path):
     found, _ = watched(tmp_path / "a.html", VAE(30, (8,), 1), images(labels=False))
     assert (found["classes"], set(found["ranks"])) == ([], {0})

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from scratchvae import plots
+from scratchvae.train import History
 
 SHAPE = (4, 4)
 Z = np.linspace(-2, 2, 5)
@@ -248,6 +249,21 @@ def test_image_grid_fills_row_by_row_and_leaves_the_rest_blank():
     assert np.array_equal(array[5:9, 5:9], IMAGES[4].reshape(SHAPE))
     assert array.mask[5:9, 10:14].all()
     assert picture(plots.image_grid(IMAGES[:3], columns=9)).shape == (4, 14)
+
+
+def test_images_stand_on_their_feet():
+    (image,) = plots.image_grid(IMAGES[:1]).axes[0].images
+    _, _, bottom, top = image.get_extent()
+    assert bottom > top == -0.5  # row 0 is the uppermost
+
+
+def test_curves_of_a_history():
+    history = History()
+    history.append({"mse": 0.5, "val_mse": 0.6})
+    (ax,) = plots.curves(history).axes
+    assert len(ax.lines) == 2
+    with pytest.raises(ValueError, match=r"no known term among \[\]"):
+        plots.curves(History())
 
 
 def test_image_shape_is_taken_from_the_images_or_the_nearest_rectangle():

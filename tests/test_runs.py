@@ -310,6 +310,13 @@ def test_the_decoded_plane_is_where_it_says(tmp_path, monkeypatch):
     np.testing.assert_allclose(decoded[2 * 7 + 5], model.decode(z)[0], rtol=1e-5)
 
 
+def test_the_plane_of_an_autoencoder_is_the_middle_of_its_codes():
+    codes = np.stack([np.arange(101.0), np.full(101, 7.0)], axis=1)
+    low, high = runs.plane_corners(trained("ae", images(), 2)[0], codes)
+    assert low.tolist() == [2, 7]
+    assert high.tolist() == [98, pytest.approx(7.008)]
+
+
 def test_reconstructions_show_one_image_of_each_class_first(tmp_path, monkeypatch):
     data = images(n_test=7)
     data.y_test[...] = [4, 4, 2, 2, 0, 4, 2]
@@ -328,8 +335,10 @@ def test_the_denoiser_is_given_corrupted_images(tmp_path, monkeypatch):
     data = images()
     model, _ = trained("dae", data)
     calls = spy(monkeypatch, "reconstructions")
-    runs.draw_reconstructions(tmp_path / "a.png", model, data, 4, seed=3)
+    error = runs.draw_reconstructions(tmp_path / "a.png", model, data, 4, seed=3)
     (x, y), options = calls[0]
+    np.testing.assert_allclose(options["errors"], ((x - y) ** 2).mean(axis=1))
+    assert error == pytest.approx(((x - y) ** 2).mean(), rel=1e-6)  # beside the clean images
     np.testing.assert_array_equal(options["noisy"], corrupted(model, x, 3))
     np.testing.assert_allclose(y, model.reconstruct(options["noisy"]), rtol=1e-5)
 

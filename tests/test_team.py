@@ -225,6 +225,13 @@ def test_between_epochs_all_arrays_are_the_models_own():
     assert grad.any()
 
 
+def test_a_complaint_of_any_length_is_heard():
+    talk = team._Talk(2)
+    talk.complain(1, ValueError("x" * 1000))
+    heard = talk.complaints[1].tobytes().rstrip(b"\0").decode()
+    assert heard == f"ValueError: {'x' * 488}"
+
+
 def test_an_optimizer_of_another_model_changes_nothing():
     optimizer = OPTIMIZERS["adam"]()
     optimizer.prepare(np.zeros(3), np.zeros(3))

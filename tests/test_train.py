@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import math
 import re
 import signal
@@ -171,6 +172,17 @@ def test_history_refuses_other_columns():
     assert len(history) == 1
 
 
+def test_history_is_looked_up_by_the_names_of_its_columns():
+    history = History()
+    with pytest.raises(KeyError, match="history: got 'mse', no epoch has ended"):
+        history["mse"]
+    history.append({"mse": 0.1, "val_mse": 0.2})
+    assert ("mse" in history, "kl" in history) == (True, False)
+    assert list(history) == ["mse", "val_mse"]
+    with pytest.raises(KeyError, match="history: got 'kl', want one of mse, val_mse"):
+        history["kl"]
+
+
 def test_training_makes_the_loss_smaller():
     x = np.repeat(np.eye(D, dtype="float32"), 20, axis=0)
     for name, settings in {"ae": {}, "dae": {"sigma": 0.1}, "vae": {}}.items():
@@ -252,6 +264,22 @@ def test_bad_arguments_are_refused_before_anything_is_trained(settings, message)
 def test_bad_data_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         fit(MODELS["vae"](), x, epochs=1)
+
+
+@pytest.mark.parametrize("callbacks", [print, [None], "ab", [print, 3]])
+def test_callbacks_that_cannot_be_called_cost_no_epoch(callbacks):
+    model = MODELS["ae"]()
+    before = model.theta.copy()
+    with pytest.raises(ValueError, match=r"^callbacks: got .*, want a list of functions"):
+        fit(model, data(), epochs=1, callbacks=callbacks)
+    np.testing.assert_array_equal(model.theta, before)
+
+
+def test_callbacks_may_be_none_or_drawn_from_a_generator():
+    seen = []
+    fit(MODELS["ae"](), data(), epochs=1, callbacks=None)
+    fit(MODELS["ae"](), data(), epochs=3, callbacks=(each for each in [seen.append]))
+    assert len(seen) == 3
 
 
 def test_callbacks_are_called_in_order_after_each_epoch():
@@ -513,6 +541,33 @@ def test_contradictory_settings_are_refused(settings, message):
     assert len(training.history) == training.epoch == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adam"}, "optimizer: got 'adam', want an Optimizer"),
+        ({"binarize": "no"}, "binarize: got 'no', want True or False"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 2.5}, "batch_size: got 2.5"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"step": None}, "step: got None"),
+    ],
+)
+def test_a_training_made_by_hand_is_looked_at(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Training(**{"optimizer": Adam(), **settings})
+
+
+def test_the_settings_of_a_training_are_plain_numbers():
+    training = Training(Adam(), seed=np.int64(3), batch_size=np.int32(8), binarize=np.True_)
+    assert json.dumps([training.seed, training.batch_size, training.binarize]) == "[3, 8, true]"
+
+
+def test_a_training_made_by_hand_takes_the_number_of_examples_from_the_data():
+    model, training = MODELS["ae"](), Training(Adam(), batch_size=8)
+    fit(model, data(), epochs=1, resume=training)
+    assert training.n_examples == len(data())
+
+
 def test_the_settings_of_the_training_may_be_repeated():
     model, training = MODELS["ae"](), Training(Adam(), seed=3, batch_size=8, n_examples=22)
     fit(model, data(), **SETTINGS, binarize=False, resume=training)
@@ -677,6 +732,14 @@ def test_the_stop_says_where_and_why_and_goes_back():
     assert (training.epoch, training.step, training.terms) == (2, 0, [])
     training.optimizer.learning_rate = 1e-3  # and so it can go on
     assert len(fit(model, data(), epochs=3, resume=training)) == 3
+
+
+def test_the_stop_does_not_wait_for_the_epoch_to_end(monkeypatch):
+    model = VAE(D, (5,), L, likelihood="gaussian")
+    steps = spy(monkeypatch, model, "forward")
+    with pytest.raises(DivergedError):
+        fit(model, data(), epochs=1, batch_size=1, optimizer=OPTIMIZERS["sgd"](1e6))
+    assert len(steps) < 8  # of 22
 
 
 def test_a_loss_that_starts_infinite_blames_the_scale():

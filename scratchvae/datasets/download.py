@@ -3,9 +3,8 @@
 import contextlib
 import http.client
 import math
-import os
+import secrets
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -53,11 +52,19 @@ def download(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _download(source, files, folder, progress, timeout)
+    except DownloadError:
+        raise
     except OSError as error:
         raise DownloadError(
-            f"cannot make the folder {folder} for {source.name} ({error}); "
+            f"cannot write {source.name} into the folder {folder} ({error}); "
             "name one that holds the files: --data-dir DIR or SCRATCHVAE_DATA=DIR"
         ) from error
+
+
+def _download(
+    source: Source, files: Iterable[IdxFile], folder: Path, progress: bool, timeout: float
+) -> None:
     mirrors = list(source.mirrors)
     for file in files:
         _clear_parts(file, folder)
@@ -88,11 +95,10 @@ def download(
 
 def _download_one(url: str, file: IdxFile, folder: Path, progress: bool, timeout: float) -> None:
     """Download, verify and rename one file. Raises _MirrorError; leaves no temporary file."""
-    # mkstemp's name is unique, and in the same folder os.replace is atomic.
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", suffix=".part", dir=folder)
-    temporary = Path(name)
+    # in the same folder, where a rename is atomic, under a name that no other download has
+    temporary = folder / f".{file.name}-{secrets.token_hex(4)}.part"
     try:
-        with os.fdopen(handle, "wb") as out:
+        with temporary.open("xb") as out:
             for chunk in _fetch(url, _size_limit(file), progress, timeout):
                 out.write(chunk)
         try:

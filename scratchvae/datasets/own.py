@@ -79,7 +79,7 @@ def _features(array: NDArray[Any], where: str, at_least: int) -> NDArray[np.floa
         raise ValueError(f"{where}: holds NaN or infinity; remove or replace those values")
     if low < 0 or high > 1:
         raise ValueError(
-            f"{where}: floats from {low:g} to {high:g}; expected [0, 1]: rescale them, "
+            f"{where}: floats from {low} to {high}; expected [0, 1]: rescale them, "
             "or save grey levels 0 to 255 as uint8"
         )
     return array.reshape(len(array), -1).astype(np.float32, order="C", copy=False)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from scratchvae.datasets import Dataset
+from scratchvae.evaluate import evaluate
 from scratchvae.files import write_text
 from scratchvae.layers import Dense, Layer, ReLU, Sequential, Sigmoid, Tanh
 from scratchvae.models import VAE, Model
@@ -139,7 +140,7 @@ class _Weights:
     def __init__(self, run: Run, codes: np.ndarray, ranges: np.ndarray, data: Dataset) -> None:
         self.run, self.model, self.ranges = run, run.model, ranges
         model, x = run.model, data.x_test
-        self.figures, self.typical = _figures(model, x)
+        self.typical = _typical(model, x)
         self.use = codes.var(axis=0)  # how much an autoencoder uses each latent
         if isinstance(model, VAE):
             self.use = model.kl.per_latent(*model.encode(x))
@@ -148,6 +149,10 @@ class _Weights:
         self.decoder, self.error = _fewest(
             run, _parameters(model, encoder=False), lambda: _worst(model.decode(z) - want)
         )
+        binarize = run.training.binarize
+        self.binarized = binarize and isinstance(model, VAE)
+        figures = evaluate(model, x, binarize=binarize)  # those of `scratchvae evaluate`
+        self.figures = {name: figures[name] for name in model.term_names}
         x = x[: IMAGES[0]]
         images, distributions = model.reconstruct(x), _heads(model, x)
 
@@ -167,6 +172,7 @@ class _Weights:
             "ranges": self.ranges.tolist(),
             "use": [float(value) for value in self.use],
             "figures": self.figures,
+            "binarized": self.binarized,
             "typical": self.typical,
             "decoder": {"layers": _names(model.decoder), **self.decoder},
         }
@@ -187,18 +193,16 @@ def _heads(model: Model, x: np.ndarray) -> np.ndarray:
     return np.concatenate([mu, *(np.exp(v / 2) for v in logvar)], axis=1)
 
 
-def _figures(model: Any, x: np.ndarray) -> tuple[dict[str, float], list[float]]:
-    """Return the loss terms on the test data, and the objective's 5, 50 and 95 % quantiles."""
-    rng = np.random.default_rng(0)
-    noise = model.draw_noise(rng, x)
-    figures = {name: float(value) for name, value in model.loss_terms(x, noise).items()}
+def _typical(model: Any, x: np.ndarray) -> list[float]:
+    """Return the 5, 50 and 95 % quantiles of the objective over the images x, grey as they are."""
     if isinstance(model, VAE):
         mu, logvar = model.encode(x)
-        output = model.decoder.apply(model.reparameterize.apply(mu, logvar, noise))
+        eps = model.draw_noise(np.random.default_rng(0), x)
+        output = model.decoder.apply(model.reparameterize.apply(mu, logvar, eps))
         each = model.nll.per_example(output, x) + model.kl.per_example(mu, logvar)
     else:
         each = model.mse.per_example(model.reconstruct(x), x)
-    return figures, [float(q) for q in np.percentile(each, (5, 50, 95))]
+    return [float(q) for q in np.percentile(each, (5, 50, 95))]
 
 
 def _ranges(model: Model, codes: np.ndarray) -> np.ndarray:

@@ -698,7 +698,8 @@ const explorer = (() => {
     $("run").setAttribute("aria-valuetext", $("run-name").textContent);
     const rounded = (value) => number(value, vae ? 1 : 4);
     $("run-figures").textContent = text(`run_${run.kind}`,
-      Object.fromEntries(Object.entries(run.figures).map(([key, value]) => [key, rounded(value)])));
+      Object.fromEntries(Object.entries(run.figures).map(([key, value]) => [key, rounded(value)])))
+      + (run.binarized ? ` ${text("run_binarized")}` : "");
     $("run-text").textContent = betas ? text("run_text") : "";
     $("names-label").hidden = !data.labels;
     $("decoded-label").hidden = !shape;
