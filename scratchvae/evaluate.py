@@ -56,11 +56,18 @@ def _check_finite(name: str, figures: Any) -> None:
         )
 
 
-def corrupted(model: DenoisingAutoencoder, x: Array, seed: int = 0) -> np.ndarray:
-    """Return x (N, D) corrupted with the noise of ``seed``, as a host array (N, D)."""
+def corrupted(
+    model: DenoisingAutoencoder, x: Array, seed: int = 0, batch_size: int = 1000
+) -> np.ndarray:
+    """Return x (N, D) corrupted with the noise of ``seed``, as a host array (N, D).
+
+    Drawn in the batches of ``mean_terms``: on the GPU other batches would get other numbers.
+    """
     x = model.check(to_device(x, model.device), values=True)
-    noise = model.draw_noise(generator(model.device, seed, VALIDATION), x)
-    return np.asarray(to_host(model.corrupt(x, noise)))
+    rng = generator(model.device, seed, VALIDATION)
+    parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+    noisy = (model.corrupt(part, model.draw_noise(rng, part)) for part in parts)
+    return np.concatenate([to_host(part) for part in noisy])
 
 
 def reconstruct(model: Model, x: Array, batch_size: int = 1000) -> np.ndarray:

@@ -266,6 +266,16 @@ def test_batches_of_nothing_reconstruct_nothing(batch_size):
         reconstruct(VAE(5, (4,), 2), np.zeros((3, 5)), batch_size)
 
 
+def test_corrupted_draws_what_a_validation_draws(monkeypatch):
+    """On the GPU the numbers of a batch depend on its size."""
+    model, drawn, x = MODELS["dae gaussian"](), [], np.zeros((2500, 5), "float32")
+    real = model.draw_noise
+    monkeypatch.setattr(model, "draw_noise", lambda rng, x: (drawn.append(len(x)), real(rng, x))[1])
+    assert corrupted(model, x, seed=1).shape == x.shape
+    mean_terms(model, x, seed=1)
+    assert drawn == [1000, 1000, 500] * 2
+
+
 def test_evaluate_of_a_denoiser():
     model = MODELS["dae salt"]()
     x = np.random.default_rng(0).random((40, 5), dtype="float32")
