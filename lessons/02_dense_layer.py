@@ -299,7 +299,7 @@ assert hits.mean() < rows[-1][3]
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - y = xW + b: dW = x^T dy, db = dy summed over the batch, dx = dy W^T.
-#   / dW = x^T dy、dbはdyのバッチ方向の和、dx = dy W^T。
+#   / y = xW + bでは、dW = x^T dy、dbはdyのバッチ方向の和、dx = dy W^T。
 # - The forward pass keeps x for dW; dx needs W instead.
 #   / 順伝播でxを保持するのはdWのため。dxに要るのはW。
 # - Copied (broadcast) forwards, summed backwards. / 順伝播でコピーしたものは、逆伝播で和を取る。
@@ -313,8 +313,10 @@ assert hits.mean() < rows[-1][3]
 # ---------------------
 # 1. In ``DenseByHand.backward`` divide ``dW`` by ``len(dy)``: no shape changes, and the report says
 #    0.200 = 1/B.
-#    / ``dW`` を ``len(dy)`` で割ると、形状は同じですが0.200 = 1/Bと報告されます。
+#    / ``DenseByHand.backward`` の ``dW`` を ``len(dy)`` で割ると、形状は同じですが0.200 = 1/Bと
+#    報告されます。
 # 2. Replace 0.015 by 0.055: the loss grows. On a quadratic the rate must stay below 2 over the
-#    largest eigenvalue of :math:`x^\top x / B`, here 39.6.
+#    largest eigenvalue of :math:`x^\top x / B`, with a column of ones added to x for b: here 39.6.
 #    / 0.015を0.055にすると損失が増えていきます。2次関数では、学習率を「2÷最大固有値」より小さくする
-#    必要があります（:math:`x^\top x / B` の最大固有値は、ここでは39.6です）。
+#    必要があります（bのために1の列を加えたxについての :math:`x^\top x / B` の最大固有値で、ここでは
+#    39.6です）。

@@ -123,7 +123,9 @@ assert min(arriving["relu"][10], arriving["tanh"][10]) > 0.3
 # better arithmetic would not change it.
 #
 # 出力yとデータx（ともに(B, D)）に対する平均二乗誤差です。定数を除けば、平均y、分散一定の正規分布の
-# 負の対数尤度に当たります。
+# 負の対数尤度
+# :math:`-\log N(x; y, \sigma^2) = (x - y)^2 / 2\sigma^2 + \log \sigma + \tfrac12 \log 2\pi` に
+# 当たります。
 #
 # yが数値l（*ロジット* と呼びます）のシグモイドなら、その傾きも掛かって
 # :math:`dl = 2 (y - x)\, y (1 - y) / (BD)` となります。黒い画素（x = 0）でl = 10のとき、傾きは
@@ -180,9 +182,10 @@ def from_probabilities(logits, x, clip=None):
 # No exponent is positive, so nothing overflows. With :math:`t = e^{-|l|}`, y is :math:`1/(1+t)` for
 # l ≥ 0 and :math:`t/(1+t)` for l < 0.
 #
-# 丸められる前に対数を取ります。上の2式をLに代入すると、最後の形には正の指数が現れないので、
-# オーバーフローしません。:math:`t = e^{-|l|}` とおくと、yはl ≥ 0なら :math:`1/(1+t)`、l < 0なら
-# :math:`t/(1+t)` です。
+# 丸められる前に対数を取ります。:math:`\log y = l - \log(1 + e^l)` と
+# :math:`\log(1 - y) = -\log(1 + e^l)` をLに代入すると、上の式になります。最後の形には正の指数が
+# 現れないので、オーバーフローしません。:math:`t = e^{-|l|}` とおくと、yはl ≥ 0なら
+# :math:`1/(1+t)`、l < 0なら :math:`t/(1+t)` です。
 
 
 def from_logits(logits, x):
@@ -238,13 +241,14 @@ assert check_gradients(lambda a: from_probabilities(a, zero, 1e-7)[0], sure, zer
 # ---------------
 # The smallest model: 784 logits, the same for every digit. The loss is linear in x, so its mean
 # over the digits is the loss at the mean digit, a grey target. Its minimum, at y = x, is the
-# entropy of x: 205.8 nats, not 0. Start all logits at one value and follow each gradient for 300
-# steps; the loss reported is the right one.
+# entropy of x: 205.8 nats (a nat is the unit of information with the natural logarithm), not 0.
+# Start all logits at one value and follow each gradient for 300 steps; the loss reported is the
+# right one.
 #
 # 最も小さいモデルとして、どの数字にも共通の784個のロジットだけを学習します。損失はxの1次式なので、
-# 全データでの平均は、平均画像という灰色の正解に対する損失と同じです。最小値は0ではなく、
-# y = xのときのxのエントロピー、205.8 natです。全ロジットを同じ値から始め、それぞれの勾配で
-# 300ステップ更新して、正しい損失で比べます。
+# 全データでの平均は、平均画像という灰色の正解に対する損失と同じです。最小値は0ではなく、y =
+# xのときのxのエントロピー、205.8 nat（natは、自然対数を使うときの情報量の単位）です。全ロジットを
+# 同じ値から始め、それぞれの勾配で300ステップ更新して、正しい損失で比べます。
 
 target = data.x_train.mean(axis=0)
 p = target[(target > 0) & (target < 1)].astype(np.float64)
@@ -308,7 +312,8 @@ depth.set_yscale("log")
 plots.style(pixel, title="Black pixel, called white", xlabel="logit l", ylabel="dL/dl")
 plots.style(training, title="Training from logit 20", xlabel="step", ylabel="loss, nats an image")
 plots.style(depth, title="Gradient on its way back", xlabel="layers passed", ylabel="|dx| / |dy|")
-for ax in (pixel, training, depth):
+pixel.legend(frameon=False, loc="center", bbox_to_anchor=(0.4, 0.45))
+for ax in (training, depth):
     ax.legend(frameon=False)
 plots.save(figure, "out/03_activations_and_losses.png")
 
@@ -322,15 +327,16 @@ plots.save(figure, "out/03_activations_and_losses.png")
 #   / シグモイドを1つ通るごとに、勾配に1/4以下の値が掛かる。これが勾配消失の原因。
 # - Compute the cross-entropy from logits: :math:`\max(l, 0) - x l + \log(1 + e^{-|l|})`. A clip
 #   hides the NaN and stops the learning.
-#   / 交差エントロピーはロジットから計算する。クリップはNaNを隠すだけで、学習は止まる。
+#   / 交差エントロピーはロジットから :math:`\max(l, 0) - x l + \log(1 + e^{-|l|})` と計算する。
+#   クリップはNaNを隠すだけで、学習は止まる。
 # - Up to constants, squared error is the negative log-likelihood of a Gaussian of fixed variance;
 #   cross-entropy is that of a Bernoulli variable.
 #   / 定数を除き、二乗誤差は分散を固定した正規分布の、交差エントロピーはベルヌーイ分布の、負の
 #   対数尤度。
 # - dl = y - t for identity with half the squared error, for sigmoid with binary cross-entropy, and
 #   for softmax with cross-entropy.
-#   / 恒等関数と二乗誤差の1/2、シグモイドと二値交差エントロピー、softmaxと交差エントロピー、いずれの
-#   組でもdl = y - t。
+#   / 恒等関数と二乗誤差の1/2、シグモイドと二値交差エントロピー、ソフトマックスと交差エントロピー、
+#   いずれの組でもdl = y - t。
 # - Cross-entropy is at least the entropy of its target, and that is 0 only for targets 0 and 1.
 #   / 交差エントロピーの最小値は正解のエントロピー。0になるのは正解が0か1のときだけ。
 

@@ -108,8 +108,10 @@ for by_hand, rule in zip((sgd, momentum, adagrad, rmsprop, adam), FIVE.values(),
 # %%
 # Bias correction / バイアス補正
 # ------------------------------
-# A moving average that starts at zero is too small at first. With :math:`m_0 = 0`, and gradients
-# whose mean stays the same,
+# Let m be the moving average of g, :math:`m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t` with
+# :math:`\beta_1 = 0.9`, and v that of :math:`g^2`, with :math:`\beta_2 = 0.999`. Adam's step is
+# :math:`-lr\, \hat m / (\sqrt{\hat v} + \varepsilon)`. A moving average that starts at zero is too
+# small at first. With :math:`m_0 = 0`, and gradients whose mean stays the same,
 #
 # .. math:: m_t = (1 - \beta_1) \sum_{s=1}^{t} \beta_1^{t-s} g_s, \qquad
 #    \mathrm{E}[m_t] = \mathrm{E}[g]\,(1 - \beta_1) \sum_{s=1}^{t} \beta_1^{t-s}
@@ -125,10 +127,14 @@ for by_hand, rule in zip((sgd, momentum, adagrad, rmsprop, adam), FIVE.values(),
 # closer to 1. The first step is 3.2 times too long, the 12th 6.6 times. (RMSProp, which corrects
 # nothing, starts with a step 10 times too long.)
 #
-# 0から始めた移動平均は、最初のうち小さすぎます。勾配の平均が一定なら、mの期待値はgの期待値の
-# :math:`1 - \beta_1^t` 倍です。同様に、vの期待値は :math:`g^2` の期待値の :math:`1 - \beta_2^t`
-# 倍です。Adamはm、vをそれぞれこの値で割ります。gが一定なら :math:`\hat m = g`、:math:`\hat v = g^2`
-# となり、1ステップ目から更新量が学習率に等しくなります。
+# gの移動平均を
+# m（:math:`m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t`、:math:`\beta_1 = 0.9`）、:math:`g^2` の
+# 移動平均をv（:math:`\beta_2 = 0.999`）とします。Adamの更新量は
+# :math:`-lr\, \hat m / (\sqrt{\hat v} + \varepsilon)` です。0から始めた移動平均は、最初のうち
+# 小さすぎます。勾配の平均が一定なら、mの期待値はgの期待値の :math:`1 - \beta_1^t` 倍です。同様に、
+# vの期待値は :math:`g^2` の期待値の :math:`1 - \beta_2^t` 倍です。Adamはm、vをそれぞれこの値で
+# 割ります。gが一定なら :math:`\hat m = g`、:math:`\hat v = g^2` となり、1ステップ目から更新量が
+# 学習率に等しくなります。
 #
 # 「補正しないと最初の更新量が小さすぎる」という説明を見かけますが、標準的な定数では、逆に
 # *大きすぎる* のです。mは :math:`1 - \beta_1^t` 倍ですが、それを割る :math:`\sqrt{v}` は
@@ -352,9 +358,9 @@ plots.save(figure, "out/04_optimizers.png")
 #    / ``step_sizes(lambda: UncorrectedAdam(beta2=0.9), ones)`` を表示します。betaが2つとも0.9なら、
 #    補正しない更新量は逆に小さく、学習率の0.32倍から始まります。
 # 2. Write ``optimizer.step(theta, 100 * grad)`` in ``train``: SGD fails at every rate, momentum at
-#    all but the smallest, and the rows of the others hardly change.
-#    / ``train`` で ``optimizer.step(theta, 100 * grad)`` とすると、SGDはどの学習率でも、モメンタム
-#    は最小の学習率を除いて失敗し、ほかの行はほぼ変わりません。
+#    all but the smallest (even there it ends at 1.7), and the rows of the others hardly change.
+#    / ``train`` で ``optimizer.step(theta, 100 * grad)`` とすると、SGDはどの学習率でも、
+#    モメンタムは最小の学習率（それでも損失は1.7）を除いて失敗し、ほかの行はほぼ変わりません。
 # 3. Train for 8 epochs instead of 2: the five, tuned, come a little closer (1.3), and with default
 #    rates AdaGrad is now behind Adam. In 2 and 3 an assertion stops the run after the tables.
 #    / 2エポックを8エポックにすると、5手法の差は少し縮み（1.3倍）、既定の学習率ではAdaGradがAdamより

@@ -57,7 +57,7 @@ from scratchvae.train import fit
 # The backward pass / 逆伝播
 # --------------------------
 # Read the lines upwards; each is a piece of lesson 2 or 3. With dlogits for the derivative in front
-# of the sigmoid:
+# of the sigmoid, and [a > 0] for 1 where a > 0 and 0 elsewhere:
 #
 # .. math::
 #    dlogits &= \tfrac{2}{BD}\,(y - x)\; y\,(1 - y) & dW_4 &= g^\top dlogits \\
@@ -69,10 +69,11 @@ from scratchvae.train import fit
 # input and the target, but it is data: nothing is differentiated by x, so its second role adds no
 # term. And all that the encoder ever learns passes through dz: L numbers an image.
 #
-# 順伝播の式を下から上へ読むだけで、部品はすべて第2講と第3講のものです。各dbは、同じ行の左にある
-# 微分の列和です。見落としやすい点が2つあります。xは入力であると同時に正解でもありますが、
-# データなのでxでは微分せず、余分な項は生じません。また、エンコーダの学習に使われる情報はすべて
-# dzを、つまり画像1枚あたりL個の数を通ります。
+# 順伝播の式を下から上へ読むだけで、部品はすべて第2講と第3講のものです。dlogitsはシグモイドの手前の
+# 値での微分です。[a > 0]は、a > 0の要素で1、それ以外で0です。各dbは、同じ行の左にある微分の
+# 列和です。見落としやすい点が2つあります。xは入力であると同時に正解でもありますが、データなので
+# xでは微分せず、余分な項は生じません。また、エンコーダの学習に使われる情報はすべてdzを、つまり
+# 画像1枚あたりL個の数を通ります。
 
 
 def autoencoder(p, x):
@@ -127,13 +128,15 @@ assert np.allclose(twin.theta, model.theta, rtol=0, atol=1e-12)
 # What the bottleneck is for / ボトルネックの役割
 # -----------------------------------------------
 # The gradient check says that the derivatives are right, not that the network is of use. With
-# :math:`L \ge D` there is a perfect autoencoder that has learnt nothing, the copy :math:`W = I`,
-# and no network has a smaller loss. What stands in its way here is :math:`L < D`. (Lesson 8 forbids
-# it in another way, by noise.)
+# :math:`L \ge D`, and without activations, there is a perfect autoencoder that has learnt nothing:
+# the copy, encoder and decoder both the identity (filled up with zeros if L > D). No network has a
+# smaller loss. What stands in its way here is :math:`L < D`. (Lesson 8 forbids it in another way,
+# by noise.)
 #
-# 勾配確認で分かるのは微分の正しさだけで、ネットワークの有用性ではありません。:math:`L \ge D` なら、
-# 何も学ばず入力をコピーするだけ（:math:`W = I`）で損失は0、つまり最小になります。ここでコピーを
-# 妨げているのは :math:`L < D` という制約です（第8講では、代わりにノイズで防ぎます）。
+# 勾配確認で分かるのは微分の正しさだけで、ネットワークの有用性ではありません。活性化関数がなく
+# :math:`L \ge D` なら、エンコーダもデコーダも恒等写像（L > Dなら残りは0）とすれば、何も学ばず入力を
+# コピーするだけで、損失は0、つまり最小になります。ここでコピーを妨げているのは :math:`L < D` という
+# 制約です（第8講では、代わりにノイズで防ぎます）。
 
 copy = Autoencoder(7, hidden=(), n_latent=7, output="linear", dtype="float64")
 for name, parameter in copy.named_parameters().items():
@@ -290,4 +293,6 @@ plots.save(figure, "out/05_autoencoder.png")
 #    The reconstruction error alone does not ask for a small code. / ``LATENTS`` に784を加えると、
 #    誤差は約0.0096で最小ですが、何も圧縮していません。再構成誤差だけでは次元は減りません。
 # 3. ``Autoencoder(784, hidden=(), n_latent=n_latent)``: without the ReLU layers 20 latents are left
-#    at about 0.044. / ReLUの隠れ層をなくすと、20個でも誤差は約0.044です。
+#    at about 0.044 (an assertion stops the run after the table).
+#    / ``Autoencoder(784, hidden=(), n_latent=n_latent)`` としてReLUの隠れ層をなくすと、20個でも
+#    誤差は約0.044です（表を表示した後にassertで止まります）。

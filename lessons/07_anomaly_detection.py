@@ -46,8 +46,10 @@ from scratchvae.train import fit
 # %%
 # ROC and AUC / ROC曲線とAUC
 # --------------------------
-# Call anomalies positive. Each threshold has two rates: the share of anomalies reported (true
-# positive rate) and the share of normal images reported (false positive rate),
+# Call anomalies positive. Let :math:`s^+` be the score of an anomaly, :math:`s^-` that of a normal
+# image, and :math:`N^-` the number of normal images. Each threshold has two rates: the share of
+# anomalies reported (true positive rate) and the share of normal images reported (false positive
+# rate),
 #
 # .. math:: TPR(t) = P(s^+ > t), \qquad FPR(t) = P(s^- > t) .
 #
@@ -61,10 +63,11 @@ from scratchvae.train import fit
 # one half): 1 is perfect, 0.5 is chance, and 0 is a perfect ranking the wrong way round. Only the
 # order of the scores matters, and no threshold.
 #
-# 異常を陽性とします。閾値tを決めると、異常のうち報告された割合（真陽性率）と、正常のうち誤って
-# 報告された割合（偽陽性率）が決まり、すべてのtについてこの2つを結んだものがROC曲線です。曲線の下の
-# 面積AUCを求めます。tが下がって正常画像1枚の異常度を通過すると、FPRは :math:`1 / N^-` だけ
-# 増えます。このときの曲線の高さは、異常度がその値より高い異常画像の割合です。これを
+# 異常を陽性とします。異常画像の異常度を :math:`s^+`、正常画像の異常度を :math:`s^-`、正常画像の
+# 枚数を :math:`N^-` と書きます。閾値tを決めると、異常のうち報告された割合（真陽性率）と、正常のうち
+# 誤って報告された割合（偽陽性率）が決まり、すべてのtについてこの2つを結んだものがROC曲線です。
+# 曲線の下の面積AUCを求めます。tが下がって正常画像1枚の異常度を通過すると、FPRは :math:`1 / N^-`
+# だけ増えます。このときの曲線の高さは、異常度がその値より高い異常画像の割合です。これを
 # 正常画像すべてについて足すと :math:`P(s^+ > s^-)`、つまり「無作為に選んだ異常が、無作為に選んだ
 # 正常より高い異常度を持つ確率」になります（同点は1/2）。1なら完璧、0.5ならでたらめと同じ、0なら
 # 順位が完全に逆です。関係するのは順位だけで、閾値にはよりません。
@@ -255,7 +258,7 @@ for i, (label, colour) in enumerate(colours.items()):
     right.bar(np.arange(10) + 0.27 * (i - 1), out[label], width=0.27, color=colour, label=label)
 right.axhline(0.5, linestyle="--", color=plots.INK, linewidth=1)
 right.set_xticks(range(10))
-right.set_ylim(0, 1.25)
+right.set(ylim=(0, 1.25), yticks=np.linspace(0, 1, 6))
 plots.style(
     right, title="One digit left out: AUC", xlabel="digit that was never seen", ylabel="AUC"
 )
@@ -304,11 +307,13 @@ plots.save(figure, "out/07_digit_one.png")
 # Try it / 試してみよう
 # ---------------------
 # 1. ``n_latent=64``: the mean AUC with one digit left out falls from 0.75 to about 0.69 (the row
-#    keeps its name, and an assertion stops the run after the tables). / 潜在変数を64個にすると、
-#    「1種類だけを除外」の平均は0.75から約0.69に下がります（行の名前は8のままで、表を表示した後に
-#    assertで止まります）。
-# 2. ``n_latent=2``: about 0.68 as well, and 1 comes to about 0.54. There is an optimum between.
-#    / 2個でも約0.68です（1は約0.54）。最適な個数はその間にあります。
+#    keeps its name, and an assertion stops the run after the tables).
+#    / ``n_latent=64`` として潜在変数を64個にすると、「1種類だけを除外」の平均は0.75から約0.69に
+#    下がります（行の名前は8のままで、表を表示した後にassertで止まります）。
+# 2. ``n_latent=2``: about 0.68 as well, and 1 comes to about 0.54 (an assertion stops this run,
+#    too). There is an optimum between.
+#    / ``n_latent=2`` でも約0.68です（1は約0.54。これもassertで止まります）。最適な個数はその
+#    間にあります。
 # 3. Score by ``-ink``: every AUC a becomes 1 - a, and 1 is found better (0.93) than by any model.
 #    / 異常度を ``-ink`` にするとAUCはすべて1 - AUCになり、1は0.93と、どのモデルよりもよく
 #    検知できます。

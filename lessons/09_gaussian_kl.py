@@ -41,9 +41,9 @@ r"""
 # is the prior N(0, I).
 #
 # KLダイバージェンスは、qからサンプリングしたzについてlog qがlog pをどれだけ上回るかの平均で、単位は
-# 自然対数のnatです。log t ≦ t - 1から、必ず0以上で、0になるのはqとpが一致するときだけです。qとpを
-# 入れ替えると値が変わるので、距離ではありません。VAEでは、qはエンコーダがxごとに出す
-# N(mu, diag sigma^2)、pは事前分布N(0, I)です。
+# 自然対数のnatです。:math:`t = p(z) / q(z)` とおくと、log t ≦ t - 1から、必ず0以上で、0になるのは
+# qとpが一致するときだけです。qとpを入れ替えると値が変わるので、距離ではありません。VAEでは、qは
+# エンコーダがxごとに出すN(mu, diag sigma^2)、pは事前分布N(0, I)です。
 
 import math
 
@@ -73,15 +73,20 @@ rng = np.random.default_rng(0)
 #    E_q[\log p] &= -\tfrac12 [\log 2\pi + \mu^2 + \sigma^2] && \text{minus the cross-entropy} \\
 #    KL &= \tfrac12 [\mu^2 + \sigma^2 - 1 - logvar]
 #
-# :math:`\mu^2` draws the mean to 0. The rest draws sigma to 1: it is :math:`e^v - 1 - v` with
-# v = logvar, and :math:`e^v \ge 1 + v` with equality at v = 0 only. The latents are independent
-# under q and under p, so both logarithms are sums over the latents, and so is the KL. The loss
-# averages it over the batch.
+# :math:`\mu^2` draws the mean to 0. The rest draws sigma to 1: it is :math:`e^v - 1 - v` with v =
+# logvar, and :math:`e^v \ge 1 + v` with equality at v = 0 only. The latents are independent under q
+# and under p, so both logarithms are sums over the latents, and so is the KL. The loss averages it
+# over the batch. (The same steps give :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
+# \log (s / \sigma) + (\sigma^2 + (\mu - m)^2) / (2 s^2) - \tfrac12`.)
 #
-# 必要な期待値は、E[(z - mu)^2] = sigma^2とE[z^2] = mu^2 + sigma^2の2つだけです。代入すると上の3つの
+# 潜在変数が1個のとき、q = N(mu, sigma^2)、logvar = log sigma^2、p = N(0, 1)とします。必要な
+# 期待値は、E[(z - mu)^2] = sigma^2とE[z^2] = mu^2 + sigma^2の2つだけです。代入すると上の3つの
 # 式になります。1行目と2行目は、qのエントロピーと交差エントロピーの符号をそれぞれ変えたもの、3行目が
 # KLです。mu^2の項は平均を0へ、残りは分散を1へ引き寄せます。潜在変数はqでもpでも互いに独立なので、
-# 対数は和になり、KLも潜在変数についての和です。損失ではバッチで平均します。
+# 対数は和になり、KLも潜在変数についての和です。損失ではバッチで平均します。（同じ計算で、2つの
+# 正規分布の間では :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
+# \log (s / \sigma) + (\sigma^2 + (\mu - m)^2) / (2 s^2) - \tfrac12` となり、m = 0、s = 1とすると
+# 上の式です。）
 
 
 def gaussian_kl(mu, logvar):
@@ -216,11 +221,12 @@ assert abs(reverse_kl(*close) / gaussian_kl(*close) - 1) < 0.03
 # does where the bumps are far apart. But in the table its least value lies midway between the bumps
 # up to a = 2.5, five standard deviations from bump to bump, and on one of them only from a = 3 on.
 #
-# 向きの違いが大きく現れるのは、qが目標に一致できないときです。目標tを2つの山の混合分布、qを1つの
-# 正規分布とします。KL(t||q)が最小になるのは平均と分散がtと等しいqで、両方の山を覆います。
-# KL(q||t)は、tの確率が小さい場所にqが広がるとペナルティを課すので、「1つの山を選ぶ」と言われます。
-# 山が十分に離れていれば、その通りです。しかし表では、a = 2.5（山の間隔が標準偏差の5倍）までは2つの
-# 山の中央で最小になり、片方の山で最小になるのはa = 3からです。
+# 向きの違いが大きく現れるのは、qが目標に一致できないときです。目標tを2つの山の混合分布
+# :math:`\tfrac12 N(-a, 1) + \tfrac12 N(a, 1)`、qを1つの正規分布とします。KL(t||q)が最小になるのは
+# 平均と分散がtと等しいqで、両方の山を覆います。KL(q||t)は、tの確率が小さい場所にqが広がると
+# ペナルティを課すので、「1つの山を選ぶ」と言われます。山が十分に離れていれば、その通りです。しかし
+# 表では、a = 2.5（山の間隔が標準偏差の5倍）までは2つの山の中央で最小になり、片方の山で
+# 最小になるのはa = 3からです。
 
 eps = np.linspace(-8, 8, 161)  # quadrature: E_q[f(z)] = sum_k weight_k f(mu + sigma eps_k)
 weight = np.exp(-(eps**2) / 2) / np.exp(-(eps**2) / 2).sum()
@@ -290,12 +296,13 @@ print(f"gradient check of the mean: {blind.verdict} (it compares backward with f
 
 # %%
 # The same slip on the other side: a mean squared error divides by the D pixels, while a Gaussian
-# log-likelihood with sigma = 1 has half the sum of the squares (lesson 3), D/2 times as much. So
-# MSE + KL = 2/D [half the sum + D/2 KL]: for D = 784 the KL counts 392 times.
+# negative log-likelihood with sigma = 1 has, but for a constant, half the sum of the squares
+# (lesson 3), D/2 times as much. So MSE + KL = 2/D [half the sum + D/2 KL]: for D = 784 the KL
+# counts 392 times.
 #
 # 同じ誤りは再構成誤差の側でも起こります。平均二乗誤差はD個の画素で割りますが、sigma = 1の正規分布の
-# 対数尤度に入るのは二乗誤差の和の半分（第3講）で、平均二乗誤差のD/2倍です。平均二乗誤差にKLを
-# 足すと、D = 784ではKLの重みが392倍になります。
+# 負の対数尤度に入るのは、定数を除いて二乗誤差の和の半分（第3講）で、平均二乗誤差のD/2倍です。
+# 平均二乗誤差にKLを足すと、D = 784ではKLの重みが392倍になります。
 
 x, y, kl = rng.random((B, 784)), rng.random((B, 784)), 25.0
 half_sum = ((x - y) ** 2).sum(axis=1).mean() / 2
@@ -331,11 +338,13 @@ print("\nfigure:", save(figure, "out/09_gaussian_kl.png"))
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2.
-#   / 標準正規分布とのKLはこの式。潜在変数ごとに計算して和を取る。
+#   / 標準正規分布とのKL：KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2。
+#   潜在変数ごとに計算して和を取る。
 # - KL is at least 0, and 0 only if q = p. / KLは0以上で、0になるのはq = pのときだけ。
 # - KL(q||p) and KL(p||q) differ: it is no distance. / 非対称なので距離ではない。
 # - d/dmu = mu, d/dlogvar = (sigma^2 - 1) / 2: descent leads to the prior; the regularization term.
-#   / 勾配降下でqは事前分布N(0, 1)に近づく。だから正則化項と呼ばれる。
+#   / muでの微分はmu、logvarでの微分は(sigma^2 - 1) / 2。勾配降下でqは事前分布N(0, 1)に近づく。
+#   だから正則化項と呼ばれる。
 # - Sum over the latents, mean over the batch. / 潜在変数については和、バッチについては平均。
 # - Least KL(t||q) covers all of t; least KL(q||t) avoids where t is small, and lies on one mode if
 #   the modes are far apart. / KL(t||q)の最小化はt全体を覆い、KL(q||t)の最小化はtの小さい場所を

@@ -41,10 +41,11 @@ r"""
 # VAEの損失には、q = N(mu, sigma^2)からサンプリングしたzについての期待値E[f(z)]が現れます。fはzより
 # 後のすべて、つまりデコーダと再構成誤差です。学習にはこの期待値のmuとlogvarによる微分が必要です。
 # しかし「zをサンプリングする」操作はmuの関数ではありません。muが同じでも、毎回違うzが出ます。
-# 微分する対象がないので、誤差逆伝播はzで止まります。差分商も役に立ちません。サンプリングする
-# たびにfが標準偏差の程度だけ変わり、hを小さくすると差分商は1/hに比例してばらつきます。
-# ``check_gradients`` はこのようなfを拒否します。以下では、答えの分かるf(z) = (z - a)^2を例に
-# します（期待値は(mu - a)^2 + sigma^2です）。
+# 微分する対象がないので、誤差逆伝播はzで止まります。差分商も役に立ちません。サンプリングするたびに
+# fが標準偏差の程度だけ変わり、hを小さくすると差分商は1/hに比例してばらつきます。
+# ``check_gradients`` はこのようなfを拒否します。以下では、答えの分かるf(z) = (z - a)^2を
+# 例にします（期待値は(mu - a)^2 + sigma^2なので、muでの微分は2(mu - a)、logvarでの微分は
+# sigma^2です）。
 
 import math
 
@@ -110,8 +111,9 @@ except ValueError as refusal:
 # 乱数を、muもsigmaも含まないepsに移します。z = mu + sigma epsの分布は元と同じで、epsを固定すれば
 # muとlogvarのふつうの関数になり、微分は1とeps sigma / 2です。epsの分布はパラメータを含まないので、
 # fが微分可能なら、期待値の微分は微分の期待値に等しくなります（ReLUのような折れ点は構いませんが、
-# 段差があると成り立ちません）。NumPyの乱数生成器も、中では同じ計算をしています。そこからepsを外に
-# 取り出すのが、このトリックです。
+# 段差があると成り立ちません）。epsを1個使うだけで、両方の微分の不偏な推定値が得られます。これを
+# パスワイズ勾配推定量と呼びます（Kingma, Welling 2014）。NumPyの乱数生成器も、中では同じ
+# 計算をしています。そこからepsを外に取り出すのが、このトリックです。
 
 
 class Trick:
@@ -164,9 +166,9 @@ np.testing.assert_allclose(library.backward(dz), own.backward(dz), rtol=1e-13)
 # derivative. Since :math:`E[\nabla \log q] = 0`, a constant may be subtracted from f: such a
 # baseline changes the variance and not the mean.
 #
-# もう1つの方法は、標本ではなく確率密度を微分することです。上の式から得られるスコア関数推定量
-# （REINFORCE）は、fの値だけを使い、fの微分を必要としません。log qの勾配の期待値は0なので、fから定数
-# （ベースライン）を引いても期待値は変わらず、分散だけが変わります。
+# もう1つの方法は、標本ではなく確率密度を微分することです。上の式から得られる
+# スコア関数推定量（REINFORCE、Williams 1992）は、fの値だけを使い、fの微分を必要としません。log qの
+# 勾配の期待値は0なので、fから定数（ベースライン）を引いても期待値は変わらず、分散だけが変わります。
 
 
 def estimates(sigma, eps):
@@ -205,11 +207,11 @@ for i, (name, exact) in enumerate({"d/dmu": 2 * (mu - a), "d/dlogvar": sigma**2}
 # latent multiplies the whole of f, the other latents' shares included: its variance grows with L.
 # Here the pathwise derivative by one latent does not contain the others.
 #
-# どれも不偏で、違うのは分散です。同じ誤差を得るのに必要な標本の数は、分散に比例します。上の
-# 式のとおり、sigmaが小さくなると、パスワイズの分散は0に近づき、スコア関数の分散は発散します
-# （mu = aの場合を除く）。また、スコア関数では、1つの潜在変数の勾配に、ほかの潜在変数の分まで含む
-# f全体が掛かります。そのためLとともに分散が増えます。この例のパスワイズの勾配には、ほかの潜在変数は
-# 入りません。
+# どれも不偏で、違うのは分散です。同じ誤差を得るのに必要な標本の数は、分散に比例します。d = mu -
+# aとすると、muでの微分の推定量の分散は上の式です。sigmaが小さくなると、パスワイズの分散は0に
+# 近づき、スコア関数の分散は発散します（mu = aの場合を除く）。また、スコア関数では、1つの潜在変数の
+# 勾配に、ほかの潜在変数の分まで含むf全体が掛かります。そのためLとともに分散が増えます。この例の
+# パスワイズの勾配には、ほかの潜在変数は入りません。
 
 print("\nvariance of d/dmu at latent 0     L = 1    L = 10   L = 100")
 table = {name: [] for name in by_method}
@@ -230,11 +232,12 @@ assert table["score, baseline E[f]"][2] > 50 * table["pathwise"][2]
 # while P(z > 0) does change with mu. So there is no such gradient for a discrete z. A decoder is
 # continuous in z, and for it the trick is the usual choice.
 #
-# パスワイズがいつも優れているわけではありません。その分散はfの傾きから、スコア関数の分散はfの大きさ
-# から生じます。細かく波打つcos(20z)では、スコア関数のほうがはるかに優れています。さらに、fに段差が
-# あると、パスワイズ推定は正しくありません。「z > 0なら1、それ以外は0」の傾きは、存在する所では
-# どこでも0ですが、確率P(z > 0)はmuとともに変わります。離散的な潜在変数にこの勾配を使えないのは、
-# このためです。デコーダはzについて連続なので、ふつうはこのトリックを使います。
+# パスワイズがいつも優れているわけではありません。その分散はfの傾きから、スコア関数の分散はfの
+# 大きさから生じます。細かく波打つcos(20z)では、スコア関数のほうがはるかに優れています（Mohamed et
+# al. 2020）。さらに、fに段差があると、パスワイズ推定は正しくありません。「z > 0なら1、それ以外は0」
+# の傾きは、存在する所ではどこでも0ですが、確率P(z > 0)はmuとともに変わります。離散的な
+# 潜在変数にこの勾配を使えないのは、このためです。デコーダはzについて連続なので、ふつうはこの
+# トリックを使います。
 
 eps = rng.standard_normal(n)
 z = mu + sigma * eps
@@ -270,9 +273,11 @@ assert cases["cos(k z)"][1].var() > 50 * cases["cos(k z)"][2].var()
 # 独立なので、再構成誤差からsigmaへ伝わる勾配の期待値が0になり、sigmaはKLだけで決まってしまいます。
 #
 # 2つ目は、exp(logvar)を標準偏差として使うバグです。KLは同じlogvarをlog sigma^2として読みます。この
-# 行はKerasの例題と、ある教科書の初版にあり、多くの公開コードに写されています。メンテナーは
-# 「全結合層の出力のスケールは関係ない」と答えましたが、サンプリングとKLが同じ出力を共有する以上、
-# 関係します（出力をlog sigmaと呼び、KLでもそう扱うなら、expで正しくなります）。
+# 行はKerasの例題（keras-team/kerasのプルリクエスト9972）と、ある教科書の
+# 初版（fchollet/deep-learning-with-python-notebooksのissue 212）にあり、多くの公開コードに
+# 写されています。メンテナーは「全結合層の出力のスケールは関係ない」と答えましたが、サンプリングと
+# KLが同じ出力を共有する以上、関係します（出力をlog sigmaと呼び、KLでもそう扱うなら、expで
+# 正しくなります）。
 #
 # Two checks are needed, as each bug passes one. The gradient check compares backward with forward;
 # the *meaning* check asks whether z has the variance exp(logvar). What the bugs do to a training is
@@ -282,10 +287,11 @@ assert cases["cos(k z)"][1].var() > 50 * cases["cos(k z)"][2].var()
 # with 0.19.
 #
 # どちらのバグも一方の確認は通ってしまうので、2種類の確認が必要です。勾配確認は逆伝播を順伝播と
-# 比べます。「意味の確認」は、zの分散がexp(logvar)かどうかを調べます。学習への影響は、再構成誤差と
-# KLからなる上の損失を、20個の潜在変数で最小化して測ります。正しい答えはsigma = 0.287です。表を
-# 見ると、1つ目のバグではsigmaが事前分布の1のままです。2つ目では、0.44と報告しながら、実際には
-# 標準偏差0.19でサンプリングしています。
+# 比べます。「意味の確認」は、zの分散がexp(logvar)かどうかを調べます。学習への影響は、損失
+# :math:`E[|z - t|^2] / (2 s^2) + KL` （s = 0.3、tは適当な目標）を20個の潜在変数で最小化して
+# 測ります。logvarでの微分が0になるのは :math:`\sigma^2 = s^2 / (1 + s^2)`、つまりsigma = 0.287で、
+# これが正しい答えです。表を見ると、1つ目のバグではsigmaが事前分布の1のままです。2つ目では、0.44と
+# 報告しながら、実際には標準偏差0.19でサンプリングしています。
 
 
 class DrawnTwice(Trick):
@@ -376,11 +382,12 @@ print("\nfigure:", save(figure, "out/10_reparameterization_trick.png"))
 # Points for the exam / 試験のポイント
 # ------------------------------------
 # - z = mu + sigma * eps, eps ~ N(0, I), sigma = exp(logvar / 2).
-#   / 再パラメータ化トリックの式。logvarは分散の対数なので、sigmaは2で割ってからexpを取る。
+#   / 再パラメータ化トリックは、z = mu + sigma * eps。epsはN(0, I)に従い、sigma = exp(logvar / 2)。
+#   logvarは分散の対数なので、2で割ってからexpを取る。
 # - It moves the randomness to eps, so that backpropagation reaches mu and logvar through z.
 #   / 乱数をepsに移すことで、誤差逆伝播がzを通ってmuとlogvarに届く。
 # - dmu = dz, dlogvar = dz * eps * sigma / 2, with the eps of forward.
-#   / 逆伝播の式。epsは順伝播と同じものを使う。
+#   / 逆伝播は、dmu = dz、dlogvar = dz * eps * sigma / 2。epsは順伝播と同じものを使う。
 # - It gives an unbiased gradient from one draw, usually with a small variance.
 #   / 標本1個でも不偏な勾配が得られ、ふつうは分散も小さい。
 # - The score function (REINFORCE) needs no derivative of f and works for discrete z, usually with a

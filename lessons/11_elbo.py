@@ -86,9 +86,10 @@ LOG_2PI = math.log(2 * math.pi)
 # between two Gaussians, one with a full covariance. Each of the three is computed on its own. In
 # the table they add up for the worst q as for the best: to 1e-10, and really to rounding error.
 #
-# デコーダを線形にすると、p(x)も事後分布p(z|x)も正規分布になり、すべての項が閉じた式で書けます。
-# 3つの項を別々に計算して、等式を確かめます。表のとおり、悪いqでも良いqでも等式は成り立ち、誤差は
-# 1e-10よりはるかに小さい丸め誤差だけです。
+# デコーダを線形にして、p(z) = N(0, I)、p(x|z) = N(z W + b, s^2 I)とします（Wは(L, D)）。p(x)も
+# 事後分布p(z|x)も正規分布になり、すべての項が閉じた式で書けます（Bishop 2006）。3つの項を別々に
+# 計算して、等式を確かめます。表のとおり、悪いqでも良いqでも等式は成り立ち、誤差は1e-10よりはるかに
+# 小さい丸め誤差だけです。
 
 
 def evidence(x, W, b, s):
@@ -203,8 +204,9 @@ check_model(vae, x[:5], eps).raise_if_wrong()
 # diagonal q cannot follow: :math:`\tfrac12 (\sum_j \log M_{jj} - \log |M|)` remains.
 #
 # log p(x)はqによらないので、qを動かしてELBOが上がった分だけ、事後分布へのKLが下がります。Wの行が
-# 直交していれば事後分布の共分散は対角で、qは事後分布に一致し、下限は真の値に届きます。直交して
-# いなければ、事後分布の潜在変数には相関があり、共分散が対角のqでは表せないので、差が残ります。
+# 直交していれば事後分布の共分散は対角で、qは事後分布に一致し、下限は真の値に届きます。
+# 直交していなければ、事後分布の潜在変数には相関があり、共分散が対角のqでは表せないので、差
+# :math:`\tfrac12 (\sum_j \log M_{jj} - \log |M|)` が残ります。
 
 
 def gradients(x, mu, logvar, W, b, s):
@@ -269,11 +271,12 @@ assert right.max() < truth < wrong.max() - 0.1
 # (r = 1.5) and too narrow (r = 0.58), close in at very different speeds.
 #
 # 重みw = p(x, z) / q(z|x)のqでの期待値は、どんなqでもp(x)です。対数を取る前にK個の重みを
-# 平均したものが、重点サンプリングによる下限L_Kです。K = 1ならELBOで、Kを増やしても下がらず、
-# log p(x)を超えません。Kが大きいときの差はおよそVar(w / p(x)) / 2Kですが、これは分散が有限な
-# 場合です。qの標準偏差が事後分布のr倍のとき、r^2 ≦ 1/2なら分散は無限大です。つまり、qの良さは
-# ELBOだけでは決まりません。広すぎるq（r = 1.5）と狭すぎるq（r = 0.58）は、ELBOはほぼ等しいのに、
-# log p(x)に近づく速さが大きく違います。
+# 平均したものが、重点サンプリングによる下限L_Kです（Burda et al. 2016）。K = 1ならELBOで、Kを
+# 増やしても下がらず、log p(x)を超えません。Kが大きいときの差はおよそVar(w / p(x)) / 2Kですが、
+# これは分散が有限な場合です。qの標準偏差が事後分布のr倍のとき、分散は
+# :math:`(r^2 / \sqrt{2 r^2 - 1})^L - 1` で、r^2 ≦ 1/2なら無限大です。つまり、qの良さはELBOだけでは
+# 決まりません。広すぎるq（r = 1.5）と狭すぎるq（r = 0.58）は、ELBOはほぼ等しいのに、log p(x)に
+# 近づく速さが大きく違います。
 
 n, L = 1_000_000, 2
 
@@ -325,21 +328,23 @@ assert all(abs(importance_weighted_bound(vae, one, K)[0] - truth) < 1e-10 for K 
 #
 # .. math::
 #    s^2 = \frac{1}{D - L} \sum_{j > L} \lambda_j, \qquad
-#    W_j = \sqrt{\lambda_j - s^2} \; u_j, \; \text{or any rotation of these rows}
+#    W_j = \sqrt{\lambda_j - s^2} \; u_j
 #
-# Lucas et al. 2019 ("Don't blame the ELBO!") prove that the ELBO of the linear VAE has the same
-# maximum and adds no local ones. The data: the 9,000 embedded training digits, averaged over 2 x 2
-# pixels (D = 196) and centred; L = 6. Adam trains the weights with one eps an image, as in any VAE.
-# After each epoch s^2, 1 at first, is set to the epoch's mean squared error a pixel of the decoded
-# samples, where the ELBO's derivative by s^2 vanishes. Nothing of the solution is given away.
+# Any rotation of these rows is as good. Lucas et al. 2019 ("Don't blame the ELBO!") prove that the
+# ELBO of the linear VAE has the same maximum and adds no local ones. The data: the 9,000 embedded
+# training digits, averaged over 2 x 2 pixels (D = 196) and centred; L = 6. Adam trains the weights
+# with one eps an image, as in any VAE. After each epoch s^2, 1 at first, is set to the epoch's mean
+# squared error a pixel of the decoded samples, where the ELBO's derivative by s^2 vanishes. Nothing
+# of the solution is given away.
 #
 # VAEは-ELBOの勾配に沿って、qとモデルを同時に動かします。ELBOが上がるのは、log p(x)が上がるか、差が
 # 縮まるときです。行き着く先は最尤解でしょうか。線形VAEなら答え合わせができます。このモデルは
-# 確率的主成分分析で、最尤解が固有値と固有ベクトルから求まるからです（Wの行を回転したものも
-# 最尤解です）。データは、同梱の訓練データ9,000枚を2×2画素ごとに平均し（D = 196）、中心化した
-# ものです。L = 6とします。重みは、ふつうのVAEと同じく、画像1枚にepsを1回だけ生成してAdamで
-# 学習します。s^2は1から始め、エポックごとに、標本zをデコードしたときの画素あたりの平均二乗誤差に
-# 置き換えます。ELBOのs^2による微分が0になる値です。
+# 確率的主成分分析で、最尤解が固有値と固有ベクトルから求まるからです（Tipping, Bishop 1999。Wの行を
+# 回転したものも最尤解です）。線形VAEのELBOの最大値もこの最尤解と一致し、余分な局所解は
+# 増えません（Lucas et al. 2019）。データは、同梱の訓練データ9,000枚を2×2画素ごとに平均し（D =
+# 196）、中心化したものです。L = 6とします。重みは、ふつうのVAEと同じく、画像1枚にepsを1回だけ
+# 生成してAdamで学習します。s^2は1から始め、エポックごとに、標本zをデコードしたときの画素あたりの
+# 平均二乗誤差に置き換えます。ELBOのs^2による微分が0になる値です。
 
 x = mnist10k().x_train.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
 x -= x.mean(axis=0)
@@ -475,9 +480,11 @@ print("\nfigure:", save(figure, "out/11_elbo.png"))
 # %%
 # Points for the exam / 試験のポイント
 # ------------------------------------
-# - log p(x) = ELBO + KL(q(z|x) || p(z|x)), for every q. / この等式はどんなqでも成り立つ。
-# - ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z)). / 第1項は再構成誤差の符号を変えたもの、第2項は
-#   正則化項。
+# - log p(x) = ELBO + KL(q(z|x) || p(z|x)), for every q.
+#   / log p(x) = ELBO + KL(q(z|x) || p(z|x))は、どんなqでも成り立つ。
+# - ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z)).
+#   / ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z))。第1項は再構成誤差の符号を変えたもの、第2項（引く
+#   KL）は正則化項。
 # - Two KLs: the one to the prior is in the loss, the one to the posterior is the gap.
 #   / 2つのKLを区別する。損失に入るのは事前分布とのKL、下限と真の値の差は事後分布とのKL。
 # - A VAE minimizes -ELBO over encoder and decoder at once.

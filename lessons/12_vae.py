@@ -30,11 +30,12 @@ r"""
 # One loss / 1つの損失
 # --------------------
 # The encoder of a VAE does not give a code. It gives the mean and the log-variance of a Gaussian
-# over codes, :math:`q(z|x) = N(\mu, \mathrm{diag}\,\sigma^2)` with :math:`\sigma = e^{logvar/2}`.
-# One sample of it goes through the decoder. The loss is the negative ELBO of lesson 11 in nats an
-# image, with a single draw of :math:`\epsilon \sim N(0, I)` in place of the expectation. One
-# network gives :math:`\mu` and logvar for every x, where lesson 11 could optimise them for each x
-# anew: this is called amortized inference.
+# over codes, :math:`q(z|x) = N(\mu, \mathrm{diag}\,\sigma^2)` with :math:`\sigma = e^{logvar/2}`
+# (the output of a linear layer may be any number, and sigma is positive all the same). One sample
+# of it goes through the decoder. The loss is the negative ELBO of lesson 11 in nats an image, with
+# a single draw of :math:`\epsilon \sim N(0, I)` in place of the expectation. One network gives
+# :math:`\mu` and logvar for every x, where lesson 11 could optimise them for each x anew: this is
+# called amortized inference.
 #
 # .. math::
 #    L = \underbrace{-\log p(x|z)}_{\text{reconstruction}}
@@ -42,11 +43,12 @@ r"""
 #    \qquad z = \mu + \sigma \epsilon .
 #
 # VAEのエンコーダが出力するのは潜在変数zそのものではなく、zが従う正規分布q(z|x)の平均muと
-# 対数分散logvarです。この分布からzを1つサンプリングしてデコーダに通します。損失は第11講の変分下限
-# （ELBO）の符号を反転したもの、つまり「再構成誤差 + KLダイバージェンス」で、単位は画像1枚あたりの
-# natです。期待値は、epsを1回だけサンプリングした値で近似します。xごとにmuとlogvarを最適化するのでは
-# なく、全データで共有する1つのネットワークで求めるので、これを償却推論（amortized inference）と
-# 呼びます。
+# 対数分散logvarです（:math:`\sigma = e^{logvar/2}`。線形な層の出力は負にもなりますが、こうすれば
+# sigmaは必ず正です）。この分布からzを1つサンプリングしてデコーダに通します。損失は第11講の
+# 変分下限（ELBO）の符号を反転したもの、つまり「再構成誤差 + KLダイバージェンス」で、単位は
+# 画像1枚あたりのnatです。期待値は、epsを1回だけサンプリングした値で近似します。xごとにmuとlogvarを
+# 最適化するのではなく、全データで共有する1つのネットワークで求めるので、これを償却推論（amortized
+# inference）と呼びます。
 #
 # Backwards: two forks / 逆伝播：2つの分岐
 # ----------------------------------------
@@ -319,7 +321,7 @@ Figures: out/12_training.png, out/12_reconstructions.png"""
 # - The encoder gives mu and logvar, not z; both heads are linear, without an activation.
 #   / エンコーダの出力はzではなくmuとlogvar。どちらの出力にも活性化関数を付けない。
 # - z = mu + exp(logvar / 2) eps: eps is an input and gets no gradient.
-#   / epsは入力として扱い、勾配を求めない。
+#   / 再パラメータ化はz = mu + exp(logvar / 2) eps。epsは入力として扱い、勾配を求めない。
 # - mu and logvar get a gradient from z and another from the KL; the two add up.
 #   / muとlogvarの勾配は、z経由とKL経由の和。
 # - Sums over pixels and over latents, the mean over the batch only.
@@ -337,15 +339,18 @@ Figures: out/12_training.png, out/12_reconstructions.png"""
 #
 # 1. ``VAE(784, (400,), 2, seed=0)``: with two latents the KL ends at about 6 nats and -ELBO at
 #    about 166. Two numbers carry less, and cost less.
-#    / 潜在変数を2個にすると、最後はKLが約6 nat、-ELBOが約166 natになります。運べる情報も、その
-#    コストも減ります。
+#    / ``VAE(784, (400,), 2, seed=0)`` として潜在変数を2個にすると、最後はKLが約6 nat、-ELBOが約166
+#    natになります。運べる情報も、そのコストも減ります。
 # 2. Before ``fit``: ``vae.draw_noise = lambda rng, x: np.zeros((len(x), 20), "f4")``. The training
-#    loss falls to about 76, far below 110. The model has not become better: every sigma is about
-#    1, because only the KL still depends on it. With ``del vae.draw_noise`` after ``fit``,
+#    loss falls to about 76, far below 110. The model has not become better: every sigma is about 1,
+#    because only the KL still depends on it. With ``del vae.draw_noise`` after ``fit``,
 #    ``evaluate(vae, x_test)`` says about 500 nats.
-#    / この1行を ``fit`` の前に置いて学習中のepsを0にすると、訓練データの損失は約76まで下がり、110を
-#    大きく下回ります。モデルが良くなったのではありません。sigmaに依存する項がKLだけになり、
-#    sigmaはすべて約1になります。``fit`` の後に ``del vae.draw_noise`` でノイズを元に戻して測ると、
-#    約500 natです。
+#    / ``fit`` の前に ``vae.draw_noise = lambda rng, x: np.zeros((len(x), 20), "f4")`` を置いて、
+#    学習中のepsを0にすると、訓練データの損失は約76まで下がり、110を大きく下回ります。モデルが
+#    良くなったのではありません。sigmaに依存する項がKLだけになり、sigmaはすべて
+#    約1になります。``fit`` の後に ``del vae.draw_noise`` でノイズを元に戻して測ると、約500
+#    natです。
 # 3. ``learning_rate=3e-3`` in ``fit``: about 114 nats, better than the default 1e-3; with ``1e-2``
-#    about 117. / 学習率を3e-3にすると約114 natで既定値の1e-3より良く、1e-2では約117 natです。
+#    about 117.
+#    / ``fit`` に ``learning_rate=3e-3`` を加えると約114 natで既定値の1e-3より良く、1e-2では約117
+#    natです。

@@ -12,8 +12,8 @@ r"""
 
 .. list-table:: Exam terms / 試験の用語（日本語 / English）
 
-   * - 生成モデル
-     - generative model
+   * - 生成モデル、識別モデル
+     - generative model, discriminative model
    * - 事前分布からのサンプリング
      - sampling from the prior
    * - 潜在空間、潜在空間の連続性
@@ -27,9 +27,11 @@ r"""
 # %%
 # Why the prior is the place to draw from / なぜ事前分布からサンプリングするのか
 # ------------------------------------------------------------------------------
-# To generate, draw z and decode it. The decoder gives digits only where it was trained: near the
-# codes of digits. Taken over all images x, these codes have the distribution
-# :math:`q(z) = E_x[q(z|x)]`, the aggregate posterior. Write
+# A discriminative model learns p(y|x), or only the boundary between classes. A generative model
+# learns how the data arise, p(x) or p(x, y), and can be sampled. A VAE is one, with
+# :math:`p(x) = \int p(x|z)\, p(z)\, dz`. To generate, draw z and decode it. The decoder gives
+# digits only where it was trained: near the codes of digits. Taken over all images x, these codes
+# have the distribution :math:`q(z) = E_x[q(z|x)]`, the aggregate posterior. Write
 # :math:`\log \frac{q(z|x)}{p(z)} = \log \frac{q(z|x)}{q(z)} + \log \frac{q(z)}{p(z)}` and average,
 # first over z from q(z|x), then over x:
 #
@@ -42,10 +44,15 @@ r"""
 # for every nat by which its codes, taken together, miss p(z) = N(0, I) (Hoffman, Johnson 2016). An
 # autoencoder pays nothing. Its codes may lie anywhere, and nobody knows where to draw.
 #
-# 生成とは、zをサンプリングしてデコードすることです。デコーダが数字を出せるのは、学習した場所、
-# つまり数字の潜在変数の近くだけです。全画像の潜在変数を合わせた分布を集約事後分布q(z)と呼びます。
-# 上の式のとおり、損失のKLは「zがxについて持つ情報」と「q(z)と事前分布との隔たり」の和です。
-# どちらも0以上なので、損失のKLはq(z)とp(z)の隔たりの上界になります。VAEは、潜在変数全体の分布が
+# 識別モデルは、入力xからラベルyを予測するp(y|x)、またはクラスの境界だけを学習します。生成モデルは、
+# データの分布p(x)やp(x, y)を学習するので、新しいデータをサンプリングできます。VAEは、
+# :math:`p(x) = \int p(x|z)\, p(z)\, dz` とする生成モデルです。生成とは、zをサンプリングして
+# デコードすることです。デコーダが数字を出せるのは、学習した場所、つまり数字の潜在変数の
+# 近くだけです。全画像の潜在変数を合わせた分布を集約事後分布q(z)と
+# 呼びます。:math:`\log \frac{q(z|x)}{p(z)} = \log \frac{q(z|x)}{q(z)} + \log \frac{q(z)}{p(z)}`
+# を、まずq(z|x)に従うzについて、次にxについて平均すると、上の式になります。つまり、損失のKLは「zが
+# xについて持つ情報」と「q(z)と事前分布との隔たり」の和です。どちらも0以上なので、損失のKLはq(z)と
+# p(z)の隔たりの上界になります（Hoffman, Johnson 2016）。VAEは、潜在変数全体の分布が
 # 事前分布からずれた分のコストを払います。オートエンコーダにはそのコストがなく、潜在変数がどこに
 # 分布するかは決まっていません。
 
@@ -82,12 +89,13 @@ SEED = 0
 #
 # モデルの生成画像N枚と本物の数字N枚を混ぜます。各画像について最も近い別の画像（画素の
 # ユークリッド距離）を探し、「同じ組に属する」と予想します。当たった割合は、1-最近傍法の
-# leave-one-out正解率で、2標本検定の一種です。2つの組が同じ分布から来ているなら、最近傍は残り2N -
-# 1枚のどれである確率も等しく、同じ組はそのうちN - 1枚です。よって期待値は(N - 1) / (2N - 1)、ほぼ
-# 0.5です。1に近いほど見分けられています。0.5より下もありえます。本物の画像の丸写しなら、最近傍が
-# 相手の組の原本になり、0に近づきます。
+# leave-one-out正解率で、2標本検定の一種です（Lopez-Paz, Oquab 2017; Xu et al. 2018）。2つの組が同じ
+# 分布から来ているなら、最近傍は残り2N - 1枚のどれである確率も等しく、同じ組はそのうちN - 1枚です。
+# よって期待値は(N - 1) / (2N - 1)、ほぼ0.5です。1に近いほど見分けられています。0.5より
+# 下もありえます。本物の画像の丸写しなら、最近傍が相手の組の原本になり、0に近づきます。
 #
-# 分類器の確信度は物差しになりません。分類器はノイズにも高い確信度を出すからです。
+# 分類器の確信度は物差しになりません。分類器はノイズにも高い確信度を出すからです（Nguyen et al.
+# 2015）。
 
 
 def neighbours_guess_right(a, b):
@@ -130,10 +138,10 @@ assert neighbours_guess_right(a, 1 - a).mean() == 1
 # So in this lesson we shuffle the 10,000 digits first and hold out 1,000 of them. Now real against
 # real gives .5, and what is above .5 is the model's doing.
 #
-# 測る前に、物差しを確かめます。本物どうしなら約0.5のはずです。ところが、ファイルの先頭の
-# 1,000枚と、いつもの検証用（末尾の1,000枚）を比べると約0.6になります。MNISTでは同じ人の数字が
-# 近くに並んでいるため、画素空間の最近傍がファイルの中でも近くにあることが多く（下で数えます）、
-# 先頭と末尾では書いた人が違うのです。これでは、完璧なモデルでも0.5になりません。
+# 測る前に、物差しを確かめます。本物どうしなら約0.5のはずです。ところが、ファイルの先頭の1,000枚と、
+# いつもの検証用（末尾の1,000枚）を比べると約0.6になります。MNISTでは同じ人の数字が近くに
+# 並んでいるため、画素空間の最近傍がファイルの中でも近くにあることが多く（下で数えます）、先頭と
+# 末尾では、書いた人の大半が違うのです。これでは、完璧なモデルでも0.5になりません。
 #
 # そこでこの講では、10,000枚をシャッフルしてから1,000枚を検証用にします。これで本物どうしは
 # 約0.5になり、0.5を上回る分はモデルが原因だと言えます。
@@ -230,11 +238,10 @@ plots.save(figure, "out/13_samples.png")
 # digits do not have (lesson 14 measures the blur).
 #
 # **The fair remark:** a good part of the difference is location and scale. The autoencoder's codes
-# are off centre and several times as wide as N(0, I), so that drawing from it misses them. A
-# fitted Gaussian brings the AE down to about .84, more than half of the way to the VAE. "An
-# autoencoder cannot generate" is too strong. It was given no distribution to draw from, and a
-# Gaussian fitted afterwards fits less well than the prior that the VAE was trained with: this is
-# what we measured.
+# are off centre and about twice as wide as N(0, I), so that drawing from it misses them. A fitted
+# Gaussian brings the AE down to about .84, more than half of the way to the VAE. "An autoencoder
+# cannot generate" is too strong. It was given no distribution to draw from, and a Gaussian fitted
+# afterwards fits less well than the prior that the VAE was trained with: this is what we measured.
 #
 # **The last row** shows what the prior costs. Decoded from where the codes are, the images still
 # betray themselves (.96), but real digits mostly find one of them nearest (.2 correct): they lie
@@ -247,11 +254,10 @@ plots.save(figure, "out/13_samples.png")
 # 共有しているからです（ぼやけは第14講で測ります）。
 #
 # **公平に言えば、** 差のかなりの部分は位置と尺度の問題です。オートエンコーダの潜在変数は
-# 中心がずれ、N(0, I)の数倍に広がっているので、N(0, I)を使うと、潜在変数のある場所を外します。
-# 当てはめた正規分布を使うと約0.84まで下がり、VAEとの差の半分以上が埋まります。
-# 「オートエンコーダは生成できない」は言い過ぎです。オートエンコーダにはzの分布が
-# 与えられておらず、後から当てはめた正規分布は、VAEの事前分布ほどには合いません。これが測定の
-# 結果です。
+# 中心がずれ、N(0, I)の2倍ほどに広がっているので、N(0, I)を使うと、潜在変数のある場所を外します。
+# 当てはめた正規分布を使うと約0.84まで下がり、VAEとの差の半分以上が埋まります。「オートエンコーダは
+# 生成できない」は言い過ぎです。オートエンコーダにはzの分布が与えられておらず、後から当てはめた
+# 正規分布は、VAEの事前分布ほどには合いません。これが測定の結果です。
 #
 # **最後の行** からは、事前分布を使うことで失うものが分かります。潜在変数のある場所からデコードした
 # 画像も、それ自体は見分けられます（0.96）が、本物の数字の最近傍はたいていそれらの画像になります
@@ -281,9 +287,9 @@ assert columns["VAE, q(z|x)"][1] < 0.35 < columns["VAE, N(0, I)"][1] - 0.1
 # - Scale plays no part here. An affine map of the codes, such as the one that gives them mean 0
 #   and covariance I, takes lines to lines and even steps to even steps: r stays the same.
 #
-# 2つの数字の潜在変数を結ぶ線分上に等間隔で21点を取り、デコードします。画像がたどる道のりを両端の
-# 距離で割った比rは、三角不等式から1以上で、画像が一直線に変化するときだけ1です。注意が
-# 2つあります。
+# 2つの数字の潜在変数を結ぶ線分上に等間隔で21点を取り、デコードした画像を
+# :math:`y_0, \ldots, y_{20}` とします。画像がたどる道のりを両端の距離で割った比rは、三角不等式から
+# 1以上で、画像が一直線に変化するときだけ1です。注意が2つあります。
 #
 # - まっすぐなだけでは良いと言えません。画素の混ぜ合わせはr = 1ですが、中間は二重写しです。
 #   デコーダが線形のPCAもr = 1です。rで分かるのは、曲がったデコーダの回り道や飛躍だけです。そこで、
@@ -415,14 +421,15 @@ assert nats[2]["neg_elbo"] > nats[20]["neg_elbo"] + 20
 # %%
 # Similar codes, similar images: from one tile to the next the image changes by about a fifth of
 # what separates any two. This is meant by a continuous latent space. The left panel shows what the
-# test above found: the codes do not fill the prior evenly, and more of them lie outside the square
-# than a normal distribution would put there. And the last lines show the price of a plane: more
-# than 20 nats an image against twenty latents.
+# test above found: the codes do not fill the prior evenly, and more of them lie outside the dashed
+# square (the plane at right) than a normal distribution would put there. And the last lines show
+# the price of a plane: more than 20 nats an image against twenty latents.
 #
 # 潜在変数が近ければ画像も近く、隣の格子点に移ったときの変化は、任意の2枚の差の約5分の1です。これが
-# 「潜在空間の連続性」です。左の図には、先ほどの検定で見た隔たりが表れています。潜在変数は
-# 事前分布を均等には埋めず、正方形の外にあるものは、正規分布の場合より多くなっています。最後の行は
-# 2次元にした代償です。潜在変数20個の場合より、画像1枚あたり20 nat以上悪くなります。
+# 「潜在空間の連続性」です。左の図には、先ほどの検定で見た隔たりが表れています。潜在変数は事前分布を
+# 均等には埋めず、正方形の外にあるものは、正規分布の場合より多くなっています（破線の正方形は右の図の
+# 範囲です）。最後の行は2次元にした代償です。潜在変数20個の場合より、画像1枚あたり20
+# nat以上悪くなります。
 
 # %%
 # Points for the exam / 試験のポイント
@@ -447,13 +454,15 @@ assert nats[2]["neg_elbo"] > nats[20]["neg_elbo"] + 20
 # Try it / 試してみよう
 # ---------------------
 # 1. ``SEED = 1``: another split and other weights; all assertions still hold.
-#    / 分割と重みの初期値が変わっても、assertはすべて成り立ちます。
+#    / ``SEED = 1`` とします。分割と重みの初期値が変わっても、assertはすべて成り立ちます。
 # 2. 10 for 20 latents, in both models and in the shapes of the draws: the VAE is told at about .7,
 #    the AE from N(0, I) at about .82 (and the assertion that wants .90 stops the script). Fewer
 #    latents, better samples.
 #    / 潜在変数を10個にすると、VAEは約0.7、N(0, I)を使ったAEは約0.82です（0.90を求めるassertで
 #    止まります）。潜在変数を減らすと、生成画像は良くなります。
 # 3. ``vae.decode(0.5 * z)`` for the VAE's samples: still about .78, though half of the spread is
-#    gone. The test does not reward variety; look at the pictures too. With ``1.5 * z``, about .83.
-#    / 0.5 * zをデコードすると、多様性が減ったのに正解率は約0.78のままです。この検定は多様性を
-#    評価しません。図も見てください。1.5 * zなら約0.83です。
+#    gone. The test does not reward variety; look at the pictures too. With ``1.5 * z``, about .83,
+#    and an assertion stops the run.
+#    / VAEの生成画像を ``vae.decode(0.5 * z)`` に変えると、多様性が減ったのに正解率は
+#    約0.78のままです。この検定は多様性を評価しません。図も見てください。``1.5 * z`` なら
+#    約0.83です（assertで止まります）。

@@ -73,8 +73,10 @@ betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1
 # Beta: how much a nat of the code may cost / beta：潜在変数の情報1 natのコスト
 # ---------------------------------------------------------------------------
 # Call the reconstruction term D (distortion) and the KL R (rate). The beta-VAE minimises
-# :math:`D + \beta R` (Higgins et al. 2017; Alemi et al. 2018). Let :math:`\beta_1 < \beta_2`, and
-# let each model be the better one for its own beta:
+# :math:`D + \beta R` (Higgins et al. 2017; Alemi et al. 2018). It was proposed, with beta > 1, to
+# make each latent stand for one factor of variation (a disentangled representation); that is not
+# measured here. Let :math:`\beta_1 < \beta_2`, and let each model be the better one for its own
+# beta:
 #
 # .. math::
 #    D_1 + \beta_1 R_1 \le D_2 + \beta_1 R_2, \qquad
@@ -85,11 +87,13 @@ betas = {beta: vae if beta == 1 else trained(VAE, beta=beta)[0] for beta in (0.1
 # takes more than beta nats off the reconstruction error. And -ELBO = D + R is least for beta = 1,
 # whose objective it is. Both are asserted for the five models.
 #
-# 再構成誤差をD（歪み）、KLをR（レート）と書くと、beta-VAEは :math:`D + \beta R` を最小化します。
-# 2つのモデルがそれぞれ自分のbetaで最良なら、上の不等式から、曲線の傾きの符号を変えた値は2つのbetaの
-# 間にあります。つまり曲線の傾きは-betaです。KLを1 nat増やすのは、再構成誤差がbeta nat以上減る場合
-# だけです。また、-ELBOはD + Rそのものなので、beta = 1で最小になります。どちらも5つのモデルで
-# 確かめます。
+# 再構成誤差をD（歪み）、KLをR（レート）と書くと、beta-VAEは :math:`D + \beta R` を
+# 最小化します（Higgins et al. 2017; Alemi et al. 2018）。もともとは、潜在変数の1つ1つが向きや
+# 太さなど1つの要因に対応する表現（disentangled representation、もつれを解いた表現）を得るために、
+# beta > 1で提案されました。ここでは測りません。2つのモデルがそれぞれ自分のbetaで最良なら、上の
+# 不等式から、曲線の傾きの符号を変えた値は2つのbetaの間にあります。つまり曲線の傾きは-betaです。KLを
+# 1 nat増やすのは、再構成誤差がbeta nat以上減る場合だけです。また、-ELBOはD + Rそのものなので、beta
+# = 1で最小になります。どちらも5つのモデルで確かめます。
 
 
 def active_units(model, x):
@@ -147,13 +151,16 @@ assert min(elbos, key=elbos.get) == 1
 # price. (For the linear VAE with many pixels the same holds with the eigenvalues of the
 # covariance: Lucas et al. 2019.)
 #
-# 事後崩壊とは、xが何であってもq(z|x)が事前分布に等しく、デコーダがzを無視する状態です。これは
-# 学習の事故でしょうか。崩壊が起こりうる最も小さいVAEで調べます。画素は1つ（平均0、分散λ）、
-# エンコーダはμ=axで、logvarはxによらず一定、デコーダの平均はwz、σは固定です。すると期待値はすべて
-# 手で計算できます。aとlogvarについて最小化し、残ったwについて最小化すると、結論は2通りです。
-# λ>βσ²なら潜在変数は使われ、λ≦βσ²ならw=0、R=0、つまり崩壊します。潜在変数が説明できる分散がコストに
-# 見合わないとき、崩壊は事故ではなく「最適解」なのです（画素が多い線形VAEでも、共分散行列の
-# 固有値について同じことが成り立ちます）。
+# 事後崩壊とは、xが何であってもq(z|x)が事前分布に等しく、デコーダがzを無視する状態です。これは、
+# 学習の失敗でたまたま起こるのでしょうか。崩壊が起こりうる最も小さいVAEで調べます。画素は
+# 1つ（平均0、分散λ）、エンコーダはμ=axで、logvarはxによらず一定、デコーダの平均はwz、σは固定です。
+# すると期待値はすべて手で計算できます。:math:`s = e^{logvar}`、:math:`c = \beta \sigma^2`
+# とおきます。aとlogvarでの微分を0とおくと :math:`a = w / (w^2 + c)`、:math:`s = c / (w^2 + c)` で、
+# 代入すると2つ目の式になります。その :math:`t = w^2 + c` での微分は
+# :math:`\frac{\beta}{2} (1/t - \lambda/t^2)` で、t = λで最小です。tはcより小さくなれないので、
+# 結論は2通りです。λ>βσ²なら潜在変数は使われ、λ≦βσ²ならw=0、R=0、つまり崩壊します。潜在変数が
+# 説明できる分散がコストに見合わないとき、崩壊は失敗ではなく「最適解」なのです（画素が多い
+# 線形VAEでも、共分散行列の固有値について同じことが成り立ちます。Lucas et al. 2019）。
 
 
 def tiny_loss(p, lam, beta, sigma):
@@ -217,15 +224,17 @@ assert np.allclose(ends, np.maximum(thresholds - 1, 0), atol=1e-3)
 # Collapse provoked by a common mistake / よくある間違いが招く崩壊
 # ----------------------------------------------------------------
 # Add a squared error *averaged over the pixels* to a KL summed over the latents. Lesson 9 showed
-# what that is: a Gaussian likelihood with sigma = 1 whose KL is weighted by D/2, here beta = 392.
-# By the theory of the linear model, a latent is worth its price if it explains a variance of more
-# than 392. The largest that the digits have, along their first principal component, is 5.4. The
-# library refuses this loss in a VAE, so it is written as what it is.
+# what that is, up to a factor and a constant: the negative log-likelihood of a Gaussian with sigma
+# = 1, plus 784/2 = 392 times the KL, that is beta = 392. By the theory of the linear model, a
+# latent is worth its price if it explains a variance of more than 392. The largest that the digits
+# have, along their first principal component, is 5.4. The library refuses this loss in a VAE, so it
+# is written as what it is.
 #
 # 「画素について平均した」二乗誤差に、潜在変数について合計したKLを足す、という間違いです。
-# 第9講のとおり、これはσ=1の正規分布の対数尤度に、D/2=392倍のKLを足したものと同じです。線形の場合の
-# 理論によれば、392を超える分散を説明する潜在変数でなければ使われません。数字の分散は、最大の
-# 第1主成分でも5.4です。ライブラリのVAEはこの損失を受け付けないので、同じ意味のbetaで書きます。
+# 第9講のとおり、これは、定数倍と定数項を除いて、σ=1の正規分布の負の対数尤度に784/2 = 392倍のKLを
+# 足したものと同じです。線形の場合の理論によれば、392を超える分散を説明する潜在変数でなければ
+# 使われません。数字の分散は、最大の第1主成分でも5.4です。ライブラリのVAEはこの損失を受け
+# 付けないので、同じ意味のbetaで書きます。
 
 mistake, mistake_history = trained(VAE, likelihood="gaussian", sigma=1.0, beta=784 / 2)
 mu, logvar = mistake.encode(x_test)
@@ -270,9 +279,9 @@ assert seen == sorted(seen, reverse=True)
 # of sharpness (Pech-Pacheco et al. 2000). It takes noise for sharpness as well: it can compare
 # images without noise only.
 #
-# 画像のラプラシアンは「上下左右の画素の和 - 4 × その画素」です。濃淡が一様に変わる所では0、
-# 輪郭では大きくなるので、画像内での分散が鮮明さの尺度になります。ただしノイズも「鮮明」と
-# 数えるため、ノイズのない画像どうしの比較にしか使えません。
+# 画像のラプラシアンは「上下左右の画素の和 - 4 × その画素」です。濃淡が一様に変わる所では0、輪郭では
+# 大きくなるので、画像内での分散が鮮明さの尺度になります（Pech-Pacheco et al. 2000）。ただしノイズも
+# 「鮮明」と数えるため、ノイズのない画像どうしの比較にしか使えません。
 
 
 def sharpness(images):
@@ -524,7 +533,11 @@ assert clean["dae"] > cleaned["dae"]
 #   models p(x|y): choose y, draw z from the prior, decode both.
 # - **VQ-VAE** (van den Oord et al. 2017): z is discrete, the number of the vector of a learnt
 #   codebook that is nearest to the encoder's output. argmin has no slope, so ``backward`` hands the
-#   gradient by the chosen vector to the encoder's output as it is (straight-through).
+#   gradient by the chosen vector to the encoder's output as it is (straight-through). The codebook
+#   gets no gradient that way, so two terms are added, with sg for a stop gradient:
+#   :math:`|sg(z_e) - e|^2` draws the chosen vector e to the encoder's output :math:`z_e` (codebook
+#   loss), :math:`\beta |z_e - sg(e)|^2` keeps the output near its vector (commitment loss). If all
+#   K vectors are equally likely a priori, the KL is the constant log K.
 # - **Gumbel-softmax** (Jang et al. 2017; Maddison et al. 2017): the reparameterization of a
 #   categorical z. The largest of :math:`\log p_k + g_k`, with g from the Gumbel distribution, is k
 #   with probability :math:`p_k`; a softmax at a temperature :math:`\tau` takes the place of "the
@@ -543,24 +556,31 @@ assert clean["dae"] > cleaned["dae"]
 #
 # 試験に出るそのほかのモデルを、VAEのどの部分を置き換えたかで整理します。
 #
-# - **条件付きVAE（CVAE）**：エンコーダにもデコーダにもラベルyを与え、p(x|y)をモデル化します。生成
-#   では、yを選び、事前分布からzをサンプリングして、両方をデコーダに入力します。
-# - **VQ-VAE**：zは離散値で、学習したコードブックのうち、エンコーダの出力に最も近いベクトルの番号
-#   です。argminは微分できないので、逆伝播では、選ばれたベクトルについての勾配をそのままエンコーダの
-#   出力に渡します（ストレートスルー推定）。
+# - **条件付きVAE（CVAE）**：エンコーダにもデコーダにもラベルyを与え、p(x|y)をモデル化します。
+#   生成では、yを選び、事前分布からzをサンプリングして、両方をデコーダに入力します（Sohn et al.
+#   2015）。
+# - **VQ-VAE**：zは離散値で、学習したコードブックのうち、エンコーダの出力に最も近いベクトルの
+#   番号です。argminは微分できないので、逆伝播では、選ばれたベクトルについての勾配をそのまま
+#   エンコーダの出力に渡します（ストレートスルー推定）。これではコードブックに勾配が届かないので、
+#   2つの項を加えます。sgは勾配を止める操作（stop gradient）です。 :math:`|sg(z_e) - e|^2` は
+#   選ばれたベクトルeをエンコーダの出力 :math:`z_e` に
+#   近づけ（コードブック損失）、:math:`\beta |z_e - sg(e)|^2` は出力をeから
+#   離れにくくします（コミットメント損失）。事前分布がK個のベクトルの一様分布なら、KLは定数log
+#   Kです（van den Oord et al. 2017）。
 # - **Gumbel-Softmax**：カテゴリ変数zのための再パラメータ化です。ガンベル分布に従うgを加えた
 #   :math:`\log p_k + g_k` が最大になるkは、確率 :math:`p_k` で選ばれます。「最大」を温度
-#   :math:`\tau` のソフトマックスで置き換えると微分できます。
+#   :math:`\tau` のソフトマックスで置き換えると微分できます（Jang et al. 2017; Maddison et al.
+#   2017）。
 # - **敵対的オートエンコーダ（AAE）**：KLダイバージェンスを使いません。潜在変数とp(z)の標本を
-#   識別器が見分け、エンコーダはそれを欺くように学習します。
-# - **GAN**：エンコーダも尤度もありません。識別器が本物と判定する画像を作るように、生成器が学習
-#   します。
+#   識別器が見分け、エンコーダはそれを欺くように学習します（Makhzani et al. 2015）。
+# - **GAN**：エンコーダも尤度もありません。識別器が本物と判定する画像を作るように、生成器が
+#   学習します（Goodfellow et al. 2014）。
 # - **正規化フロー**：z = f(x)は可逆で、zの次元はxと同じです。ヤコビ行列式を使うと、下限ではなく
 #   対数尤度そのものが、:math:`\log p(x) = \log p(z) + \log |\det \partial z / \partial x|` と
-#   求まります。
-# - **拡散モデル（DDPM）**：ノイズ除去の繰り返しです。決まった量のノイズをT回に分けて少しずつ
-#   加え（拡散過程）、それを除くネットワークを学習します。生成では、画像と同じ大きさのノイズから
-#   始めて、逆向きにたどります（逆過程）。拡散過程は1回の計算でも求められ、
+#   求まります（Rezende, Mohamed 2015）。
+# - **拡散モデル（DDPM）**：ノイズ除去の繰り返しです（Ho, Jain, Abbeel 2020）。決まった量のノイズを
+#   T回に分けて少しずつ加え（拡散過程）、それを除くネットワークを学習します。生成では、画像と同じ
+#   大きさのノイズから始めて、逆向きにたどります（逆過程）。拡散過程は1回の計算でも求められ、
 #   :math:`a_t = \prod_{s \le t} (1 - \beta_s)` とすると
 #   :math:`x_t = \sqrt{a_t}\, x_0 + \sqrt{1 - a_t}\, \epsilon` です。
 #
@@ -603,8 +623,10 @@ print(f"\ndiffusion, 1,000 steps: x_T = {of_data:.4f} x_0 + {math.sqrt(of_noise)
 #   / beta-VAE：再構成誤差 + beta KL。betaが大きいほどzの情報は減り、ぼやけは強くなる。
 # - Posterior collapse: q(z|x) = p(z) for every x, KL = 0, the decoder ignores z.
 #   / 事後崩壊：どのxでもq(z|x) = p(z)、KL = 0、デコーダはzを無視する。
-# - Remedies: a likelihood with the right scale, KL annealing (Bowman et al. 2016), smaller beta.
-#   / 対策：尺度の正しい尤度、KLアニーリング（KLの重みを徐々に上げる）、小さいbeta。
+# - Remedies: a reconstruction error summed over the pixels (a real negative log-likelihood), KL
+#   annealing (its weight raised slowly from 0; Bowman et al. 2016), smaller beta.
+#   / 対策：再構成誤差を画素の平均でなく和にする（正しい負の対数尤度を使う）、KLアニーリング（KLの
+#   重みを0から徐々に上げる。Bowman et al. 2016）、小さいbeta。
 # - Active units: latents whose mean varies with x, Var(mu) > 0.01.
 #   / アクティブユニット：平均muがxによって変わる（分散が0.01を超える）潜在変数。
 # - VAE: continuous latent space, stable training, blurred images. GAN: sharper, harder to train.
@@ -622,8 +644,8 @@ print(f"\ndiffusion, 1,000 steps: x_T = {of_data:.4f} x_0 + {math.sqrt(of_noise)
 #    傾きは17です。
 # 2. ``beta=1.0`` for the mistake, that is the same likelihood with the right weight: all 20 units
 #    are active, the KL is about 4 nats, and the assertion that wants a collapse stops the script.
-#    / 間違いの例のbetaを1.0（同じ尤度、正しい重み）にすると、20個すべてが使われ、KLは約4 natです。
-#    崩壊を期待するassertで止まります。
+#    / 間違いの例を ``beta=1.0`` （同じ尤度、正しい重み）にすると、20個すべてが使われ、KLは約4
+#    natです。崩壊を期待するassertで止まります。
 # 3. ``learning_rate=0.1``: the loss overflows in the first epoch, and ``fit`` says where and why.
 #    Stable training has its limits. / 学習率を0.1にすると、損失は最初のエポックで発散し、 ``fit``
 #    が場所と原因を表示します。安定な学習にも限度があります。
