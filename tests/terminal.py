@@ -134,6 +134,10 @@ class Terminal:
         """Press Ctrl-C."""
         self.send("\x03")
 
+    def terminate(self) -> None:
+        """``kill PID`` from another terminal."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def kill(self) -> None:
         """The power fails."""
         os.kill(self.pid, signal.SIGKILL)

@@ -391,6 +391,16 @@ def test_an_exam_from_beginning_to_end(language, left, score, reread, tmp_path):
     assert len(drills) == 3
 
 
+def test_sigterm_gives_the_screen_back(tmp_path):
+    with sit_down(tmp_path) as terminal:
+        terminal.send("\n")
+        terminal.expect("1/20")
+        terminal.terminate()
+        assert terminal.wait() == 0
+    assert "\x1b[?1049l" in terminal.raw
+    assert "Traceback" not in terminal.text
+
+
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_a_crash_loses_no_answer_and_no_time(language, tmp_path):
     with sit_down(tmp_path, language=language) as terminal:

@@ -585,6 +585,8 @@ BROKEN = {
     "a version that is none": '{"version": "1", "exercises": {}}',
     "an unknown state": '{"version": 1, "exercises": {"01": {"state": "done", "hints": 0, '
     '"gave_up": false, "checks": 0, "passed_at": null, "written": null}}}',
+    "hints below zero": '{"version": 1, "exercises": {"01": {"state": "open", "hints": -5, '
+    '"gave_up": false, "checks": 0, "passed_at": null, "written": null}}}',
     "a hint too few": '{"version": 1, "exercises": {"01": {"state": "open"}}}',
     "an entry that is none": '{"version": 1, "exercises": {"01": 3}}',
     "deep": "[" * 100_000,
@@ -998,6 +1000,18 @@ def test_it_works_inside_the_folder_too(
     rows = json.loads(command(capsys, "list", "--json")[1])["exercises"]
     assert rows[0]["state"] == "passed"
     assert not (home / "exercises" / "exercises").exists()
+
+
+def test_the_folder_may_be_a_link(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "real").mkdir()
+    (home / "exercises").symlink_to("real")
+    answer(home, STEMS[0])
+    command(capsys, "run", "1")
+    monkeypatch.chdir(home / "exercises")
+    assert json.loads(command(capsys, "list", "--json")[1])["exercises"][0]["state"] == "passed"
+    assert not (home / "real" / "exercises").exists()
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

@@ -157,7 +157,7 @@ class Effort:
         """Whether something is moved by several small steps, or by any two in opposite ways."""
         if self.terms.mirrored:
             return True
-        several = {k: frozenset(v) for k, v in self.moves.items() if len(v) > 1}
+        several = {k: frozenset(v) for k, v in self.moves.items() if _multiples(v)}
         if any(isinstance(key, bytes) for key in several):
             return True
         steps = list(several.values())
@@ -285,6 +285,12 @@ def _single(by: Any) -> float | None:
     first, last = by.flat[0], by.flat[-1]
     filled = first == last and (by == first).all()  # most arrays are done with these two
     return float(first) if filled else None
+
+
+def _multiples(steps: set[float]) -> bool:
+    """Whether a step is a multiple of another, such as -h or 2 h of h; those of data are not."""
+    ratios = [a / b for a in steps for b in steps if abs(a) >= abs(b) and a != b]
+    return any(abs(r - round(r)) <= 1e-3 and abs(r) <= 12.5 for r in ratios)
 
 
 def _plain(exponent: Any) -> bool:

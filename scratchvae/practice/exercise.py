@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def folder() -> Path:
     """Where the exercises are: `exercises` in the current folder, or this folder if it is that."""
-    here = Path()
-    inside = here.resolve().name == "exercises" and (here / "progress.json").exists()
+    here = Path()  # a link to it may have another name
+    inside = (here / "progress.json").exists() and any(here.glob("[0-9][0-9]_*.py"))
     return here if inside else here / "exercises"
 
 

@@ -34,13 +34,14 @@ ROUNDS = 3
 TOLERANCE = 1e-8  # of the numerical gradient
 ROUGH = 1e-6  # of the terms of a wrong gradient, which are plain central differences
 NEAR = 1e-7  # of the right function's value: a difference quotient or an approximation
+CLOSE = 1e-3  # of the same: a small number added in a denominator, or rounding
 EXACT = 1e-13  # of the right function's value: rounding only
 LARGE = 2.0**27  # inputs so many times as large: a difference with a step of its own loses digits
 #: What an answer may compute: so many times what the solution does, and for each number that it is
 #: given and returns. Derivatives take one or two values of a curved function for each number, or
 #: for each number given, if a loop does not keep them; difference quotients that agree to EXACT,
 #: without a step so small that it is seen, take eight.
-WORK, CURVED = (10, 10), (2, 3)
+WORK, CURVED = (10, 10), (2, 4)
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,14 @@ def grade_sources(
     """Grade several answers to one exercise, in one process and on the same numbers."""
     seed = secrets.randbits(32) if seed is None else seed
     trial = _Trial(exercise, seed)
+    honest = any(output.of for output in exercise.outputs)  # else there is no gradient to nudge for
     outcomes = sandbox.call_sources(
         sources,
         exercise.function,
         [[at[name] for name in exercise.arguments] for at in trial.cases],
         seconds=seconds,
-        honest=True,
-        limits=trial.limits(),
+        honest=honest,
+        limits=trial.limits() if honest else (),
         twice=True,
     )
     grades = []
@@ -335,6 +337,8 @@ class _Trial:
         names = ", ".join(output.name for output in self.exercise.outputs)
         if value is None:
             return Problem("none", line, name=self.exercise.function, text=names)
+        if want == 1 and isinstance(value, list) and len(value) != 1:  # of numbers, or of rows
+            return Problem("type", line, name=names, text="list")
         values = list(value) if isinstance(value, tuple | list) else [value]
         if len(values) != want:
             return Problem("count", line, name=str(len(values)), text=names)
@@ -397,7 +401,7 @@ class _Trial:
             return ()  # the first round has shown that the right function's value is the gradient
         if exact:
             return self.numerical(i, output, mine)
-        near = _near(mine, right, NEAR)
+        near = _near(mine, right, CLOSE)
         words = () if near else self.words(i, output, mine, right)
         return words or (Finding("imprecise", f"{output.name} is near the right gradient only"),)
 

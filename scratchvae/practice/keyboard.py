@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -43,6 +45,7 @@ class Keyboard:
         self._typed = ""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._modes: Any = None
+        self._handler: Any = None
 
     def __enter__(self) -> Keyboard:
         if sys.platform == "win32":
@@ -57,6 +60,8 @@ class Keyboard:
             modes = termios.tcgetattr(descriptor)
             modes[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell with this screen
             termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
+        if threading.current_thread() is threading.main_thread():  # so would SIGTERM
+            self._handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._write(_ENTER)
         return self
 
@@ -68,6 +73,8 @@ class Keyboard:
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._modes)
         with suppress(OSError):
             self._write(_LEAVE)
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
 
     @property
     def size(self) -> tuple[int, int]:

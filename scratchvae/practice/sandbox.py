@@ -221,7 +221,7 @@ def _outcome(result: dict[str, Any], arrays: dict[str, Any]) -> Outcome:
             problem = Problem("import", problem.line, name=problem.text)
     if problem is None and result["watch"]:
         kind, line = result["watch"]
-        problem = Problem("numerical" if kind == "nudged" else "complex", line, name=kind)
+        problem = Problem("numerical" if kind == "nudged" else kind, line, name=kind)
     return Outcome(
         returned=[child.decode(v, arrays) for v in result["returned"]],
         again=[child.decode(v, arrays) for v in result["again"]],

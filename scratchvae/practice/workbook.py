@@ -198,7 +198,8 @@ def _understood(data: Any) -> tuple[int, dict[str, Entry]]:
         entry = Entry(**{name: values[name] for name in names if name in values})
         types = {"hints": int, "gave_up": bool, "checks": int}
         if entry.state not in STATES or not all(
-            type(getattr(entry, name)) is kind for name, kind in types.items()
+            type(getattr(entry, name)) is kind and getattr(entry, name) >= 0
+            for name, kind in types.items()
         ):
             raise ValueError("an entry has other values")
         if not all(isinstance(v, str | None) for v in (entry.passed_at, entry.written)):
