@@ -64,6 +64,7 @@ class _Analytic(np.ndarray):
         *("absolute", "conjugate", "sign", "rint", "clip", "maximum", "minimum", "fmax", "fmin"),
         *("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
     )
+    taken: ClassVar = (np.linalg.inv, np.linalg.solve, np.linalg.det, np.linalg.matrix_power)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if ufunc.__name__ in self.refused:
@@ -72,6 +73,17 @@ class _Analytic(np.ndarray):
             options["out"] = tuple(map(self.plain, options["out"]))
         result = getattr(ufunc, method)(*map(self.plain, inputs), **options)
         return np.asarray(result).view(_Analytic)
+
+    def __array_function__(self, func: Any, *arguments: Any) -> Any:
+        if func is np.vdot or (func.__module__ == "numpy.linalg" and func not in self.taken):
+            return NotImplemented  # most of these conjugate, or take an absolute value
+        return super().__array_function__(func, *arguments)
+
+    @property
+    def real(self) -> Any:
+        raise TypeError("the real part has no complex derivative")
+
+    conj = conjugate = imag = real
 
     @staticmethod
     def plain(x: Any) -> Any:
@@ -242,7 +254,8 @@ def _look_at_kink(
     for step in (h, 4 * h):
         (up, f_up), (down, f_down) = line(step), line(-step)
         slopes.append(((f_down - f0) / down, (f_up - f0) / up))
-    if all(0.5 * gap < abs(after - before) < 2 * gap for before, after in slopes):
+    gaps = [abs(after - before) for before, after in slopes]  # not `gap`: other kinks are in it
+    if min(gaps) > max(0.5 * max(gaps), 4 * noise / h):
         return [left, right]
     here = sum(slopes[0]) / 2
     return [t for t in (central, left, right) if abs(t.value - here) < 0.1 * gap][:1]
@@ -303,17 +316,21 @@ def differentiate(
     return results
 
 
-def rounding(f: Function, inputs: dict[str, Array], name: str, where: int | Array) -> float:
-    """How far the slope at one place moves when x moves by a few of its last bits: eps |x| |f''|.
+def rounding(
+    f: Function, inputs: dict[str, Array], name: str, where: int | Array
+) -> tuple[float, float]:
+    """What remains of slopes where f is least: of a numerical one, and of a right one.
 
-    Where f has its minimum, a right gradient is nothing but this. The curvature is that of the
-    steeper side, since f'' is 0 at an inflection.
+    The first is the round-off of f at a step of |x|, of 1 for small ones; the second how far a
+    slope moves with the last bits of the inputs: both a few eps |x| |f''|. The curvature is that
+    of the steeper side, since f'' is 0 at an inflection.
     """
     line, f0 = Line(f, inputs, name, where), evaluate(f, inputs)
     h = line.eps**0.25 * line.reach  # balances truncation and round-off in a second difference
     steepest = max(abs(f_h - f0) for _, f_h in map(line, (h, -h))) / h
-    rounded = 16 * line.eps * line.reach * steepest / h
-    return rounded if math.isfinite(rounded) else 0.0
+    bits = 16 * line.eps * steepest / h
+    largest = max(float(np.abs(x).max()) for x in inputs.values())
+    return (bits * line.reach, bits * largest) if math.isfinite(bits) else (0.0, 0.0)
 
 
 def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:

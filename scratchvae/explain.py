@@ -309,7 +309,7 @@ class _Comparison:
             if abs(c - 1) > doubt:
                 reason, names[term] = describe(c, self.sizes, self.tolerance, f"your {term}")
                 text += f";{reason[1:]}" if len(names) > 1 and reason[0] == ":" else reason
-        if not names:
+        if not names or len(names) == columns.any(axis=1).sum():  # so many fit anything
             return None
         return Finding("term", text, {"coefficients": coefficients, "names": names})
 

@@ -88,14 +88,15 @@ def check_gradients(
     Both are an array, or dicts of arrays under the same names; f takes what `inputs` is. If all
     tensors together have at most `exhaustive` elements, each element is checked. Else each tensor
     is checked along random `directions` and at its three largest and three random elements. The n
-    entries of a direction are +-1/sqrt(n), never small, so that no element can hide: one that is
-    wrong by d moves each directional derivative by d / sqrt(n), and the tolerance is relative to
-    |g| / sqrt(n).
+    entries of a direction are 0.5 to 1.5 times 1/sqrt(n), never small, so that no element can hide,
+    and never alike, so that no two wrong ones cancel each other: one that is wrong by d moves each
+    directional derivative by about d / sqrt(n), and the tolerance is relative to |g| / sqrt(n).
 
     An element is wrong if it differs by more than twice the uncertainty of the numerical derivative
     plus `tolerance` (by default TOLERANCE of the dtype) times its own size. If that uncertainty
     exceeds `tolerance` times the tensor's largest element, the verdict is "inconclusive". At a
-    kink, such as ReLU at 0, a value between the derivatives on the left and on the right is right.
+    kink, such as ReLU at 0, a value between the derivatives on the left and on the right is right
+    (the method "central" knows no kinks).
 
     To explain a wrong gradient, `terms` names functions whose sum is f, `sizes` letters such as
     {"B": 7, "L": 3}, and `batch_axis` the axis of the examples.
@@ -113,7 +114,12 @@ def check_gradients(
     f, inputs, _ = as_dict(f, inputs)
     if unknown := set(claims) - set(inputs):
         raise ValueError(f"gradients: got {sorted(unknown)}, which are not among the inputs")
+    before = {name: x.copy() for name, x in inputs.items()}
     first, second = evaluate(f, inputs), evaluate(f, inputs)
+    for name, x in before.items():
+        if not np.array_equal(x, inputs[name], equal_nan=True):
+            inputs[name][...] = x
+            raise ValueError(f"f writes into its input {name}: let it work on a copy")
     if abs(first - second) > 1e-6 * max(abs(first), abs(second)):
         raise ValueError(
             f"f is not deterministic: at the same point it gave {first:.6g} and then {second:.6g}; "
@@ -200,9 +206,15 @@ class _Check:
         if claim is None:
             return blank.refuse("wrong", Finding("missing", f"{label}: there is no gradient"))
         try:
-            a = np.asarray(claim, dtype=np.float64)
-        except (TypeError, ValueError):
-            text = f"{label} is a {type(claim).__name__}, want an array of shape {x.shape}"
+            given = np.asarray(claim)
+            if given.dtype.kind not in "fiu":
+                raise ValueError
+            a = given.astype(np.float64)
+        except ValueError:  # or its rows differ in length
+            what = f"a {type(claim).__name__}"
+            if isinstance(claim, np.ndarray):
+                what = f"of dtype {claim.dtype}"
+            text = f"{label} is {what}, want an array of shape {x.shape}"
             return blank.refuse("wrong shape", Finding("wrong shape", text))
         if a.shape != x.shape or not np.isfinite(a).all():
             finding = unusable(a, x.shape, label)
@@ -265,8 +277,10 @@ class _Check:
         return directions, group
 
     def direction(self, a: Array) -> Array:
-        """A random direction of length 1, all of whose entries are equal but for the sign."""
-        return (self.rng.integers(2, size=a.shape) * 2.0 - 1) / math.sqrt(a.size)
+        """A random direction of length 1, none of whose entries is small or like another."""
+        signs = self.rng.integers(2, size=a.shape) * 2.0 - 1
+        entries = signs * self.rng.uniform(0.5, 1.5, size=a.shape)
+        return np.asarray(entries / np.linalg.norm(entries))
 
     def slopes(
         self, name: str, places: Sequence[int | Array], start: float = 0.11
@@ -305,10 +319,16 @@ class _Check:
     def vanishes(
         self, name: str, places: Sequence[int | Array], group: _Group, claims: Array
     ) -> bool:
-        """Whether x rounds all slopes at a minimum of f, where none is left to compare with."""
-        sizes = np.stack([np.abs(claims), np.abs(group.numeric), group.uncertainty]).max(axis=0)
-        known = partial(rounding, self.f, self.inputs, name)
-        return all(size <= known(place) for size, place in zip(sizes, places, strict=True))
+        """Whether f is at a minimum, and nothing but round-off is left of all slopes."""
+        for place, *slopes in zip(
+            places, np.abs(claims), np.abs(group.numeric), group.uncertainty, strict=True
+        ):
+            claim, numeric, uncertainty = slopes
+            of_numeric, of_claim = rounding(self.f, self.inputs, name, place)
+            known = uncertainty <= of_numeric and numeric <= max(uncertainty, of_claim)
+            if not known or claim > of_claim:
+                return False
+        return True
 
     def findings(
         self, name: str, a: Array, places: list[int], directions: list[Array]
@@ -370,7 +390,7 @@ ROUGH = {
 
 def _label(name: str) -> str:
     """The gradient's name: dx for x, encoder.0.dW for encoder.0.W."""
-    owner, dot, last = name.rpartition(".")
+    owner, dot, last = str(name).rpartition(".")
     return f"{owner}{dot}d{last}"
 
 
@@ -418,12 +438,18 @@ def _check_piece(
     **options: Any,
 ) -> Report:
     names = list(inspect.signature(piece.forward).parameters)[: len(inputs)]
+    if len(names) < len(inputs):
+        raise ValueError(
+            f"forward: takes {', '.join(names) or 'nothing'}, got {len(inputs)} inputs"
+        )
     values = {name: np.array(x) for name, x in zip(names, inputs, strict=True)}
     parameters = piece.named_parameters() if hasattr(piece, "named_parameters") else {}
 
     def backward(given: Sequence[Array]) -> dict[str, Any]:
         result = piece.backward(*given)
-        results = result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple | list) else (result,)
+        if not 1 <= len(results) <= len(names):
+            raise ValueError(f"backward: got {len(results)} gradients, want one for each input")
         found = dict(zip(names, results, strict=False))
         found |= piece.named_gradients() if parameters else {}
         return {name: None if g is None else np.array(g) for name, g in found.items()}
@@ -442,11 +468,11 @@ def _check_piece(
         for name, before, after in zip(
             (*values, "dy"), (*values.values(), *cotangent), handed, strict=False
         )
-        if not np.array_equal(before, after)
+        if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
     ]
     twice = backward([dy.copy() for dy in cotangent])
     variables = {name: values[name].copy() for name in once if name in values}
-    sizes = {"B": len(inputs[0]), **(sizes or {})}
+    sizes = {**{"B": n for n in np.shape(inputs[0])[:1]}, **(sizes or {})}
     report = check_gradients(f, variables | parameters, once, sizes=sizes, **options)
     piece.forward(*values.values())  # so that it remembers what it was given, not a perturbed input
     for name in touched:

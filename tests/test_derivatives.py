@@ -102,11 +102,20 @@ def test_where_there_is_no_imaginary_part(f):
         *(lambda x, g=g: x * g(x, 0) for g in (np.greater, np.greater_equal, np.less)),
         *(lambda x, g=g: x * g(x, 0) for g in (np.less_equal, np.equal, np.not_equal)),
         lambda x: x.clip(0, 1),
+        *(lambda x, g=g: x * g(x) for g in (np.linalg.norm, lambda x: np.vdot(x, x), np.real)),
+        *(lambda x: x * x.imag, lambda x: x.conj(), lambda x: np.linalg.slogdet(x * x[:, None])[1]),
     ],
 )
 def test_what_has_no_complex_derivative_is_refused(f):
     x = np.array([3.0, 4.0])
     assert Line(lambda d: f(d["x"]).sum(), {"x": x}, "x", 0).imaginary() is None
+
+
+def test_some_of_linear_algebra_has_a_complex_derivative():
+    inputs = {"x": np.array([[3.0, 1.0], [2.0, 4.0]])}
+    line = Line(lambda d: np.linalg.det(d["x"]) + np.linalg.inv(d["x"]).sum(), inputs, "x", 0)
+    h = 1e-5
+    assert line.imaginary() == pytest.approx((line(h)[1] - line(-h)[1]) / (2 * h))
 
 
 def test_f_may_write_into_an_array_of_its_own():
@@ -193,10 +202,8 @@ def test_where_a_kink_is_looked_at(x):
 
 
 def test_a_kink_at_x_is_one_whose_gap_is_there_next_to_x():
-    for gap in (2.05, 4.0, 7.9):  # 4, seen from afar, to within a factor of 2
+    for gap in (1.0, 4.0, 50.0):  # 4, whatever other kinks add to it from afar
         assert look(Seen(kink()), gap) == ["left", "right"]
-    for gap in (1.95, 8.1):
-        assert look(Seen(kink()), gap) != ["left", "right"]
 
 
 def test_a_kink_near_x_spoils_the_side_on_which_it_is():
@@ -507,10 +514,23 @@ def test_the_grain_is_the_slope_that_round_off_hides_at_a_wide_step():
 def test_how_far_the_last_bits_of_x_move_the_slope(x):
     inputs = {"x": np.array([x])}
     eps = np.finfo(float).eps
-    found = derivatives.rounding(lambda d: 3 * (d["x"][0] - x) ** 2, inputs, "x", 0)
-    assert 4 <= found / (6 * eps * max(x, 1)) <= 16
-    assert derivatives.rounding(lambda d: 1.0, inputs, "x", 0) == 0
-    assert derivatives.rounding(lambda d: math.inf if d["x"][0] > x else 1, inputs, "x", 0) == 0
+    of_numeric, of_claim = derivatives.rounding(lambda d: 3 * (d["x"][0] - x) ** 2, inputs, "x", 0)
+    assert 4 <= of_numeric / (6 * eps * max(x, 1)) <= 16
+    assert of_claim == of_numeric * (x > 0)
+    assert derivatives.rounding(lambda d: 1.0, inputs, "x", 0) == (0, 0)
+    hole = derivatives.rounding(lambda d: math.inf if d["x"][0] > x else 1, inputs, "x", 0)
+    assert hole == (0, 0)
+    for sign in (1, -1):  # the steeper side counts
+        one = derivatives.rounding(
+            lambda d, s=sign: 6 * max(0, s * (d["x"][0] - x)) ** 2, inputs, "x", 0
+        )
+        assert one[0] == pytest.approx(2 * of_numeric)
+
+
+def test_a_wide_x_is_moved_by_a_wide_step():
+    seen = Seen(lambda x: x * x)
+    derivatives.rounding(seen, {"x": np.array([1e6])}, "x", 0)
+    assert max(abs(at - 1e6) for at in seen.at) > 50
 
 
 def test_a_complex_step_that_gave_way_is_not_tried_again():

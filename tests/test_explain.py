@@ -253,6 +253,14 @@ def test_terms_that_cannot_be_told_apart():
     assert len(collinear) == 2
 
 
+def test_as_many_terms_as_numbers_fit_anything_and_explain_nothing():
+    r, k = np.array([0.3, -1.2]), np.array([0.5, 0.4])
+    (found,) = explain([0.8, 0.3], r + k, terms={"reconstruction": r, "KL": k})
+    assert found.kind == "elements"
+    (found,) = explain(r + 2 * k, r + k, terms={"reconstruction": r, "KL": k})  # one is right
+    assert found.numbers["names"] == {"KL": ["2"]}
+
+
 def test_one_term_or_more_terms_than_elements_explain_nothing():
     assert said(N**2, N, terms={"one": N**2, "none": 0 * N})[0][0] != "term"
     tiny = np.array([1.0, 2.0])
