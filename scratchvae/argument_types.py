@@ -32,7 +32,7 @@ seed = whole(0, None)
 
 def widths(text: str) -> list[int]:
     """Whole numbers >= 1 with commas between them, or 'none'."""
-    return [] if text in ("none", "") else [count(part) for part in text.split(",")]
+    return [] if text == "none" else [count(part) for part in text.split(",")]
 
 
 def real(text: str, want: str = "a number") -> float:

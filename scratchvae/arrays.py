@@ -156,6 +156,8 @@ def naming(where: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {one_line(error)}") from error
+    except MemoryError:  # the file may be right
+        raise
     # zipfile and NumPy's header parser document no complete list of what they raise.
     except Exception as error:
         what = one_line(f"{type(error).__name__}: {error}")

@@ -114,6 +114,10 @@ def to_host(x: Array) -> Any:
     return array_module(x).asnumpy(x)
 
 
+#: What ``fused`` has made, and of what: ``__wrapped__`` any decorator leaves, who may do more.
+ELEMENTWISE: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
 def fused(function: Callable[..., T]) -> Callable[..., T]:
     """Let the GPU compute ``function(xp, *arguments)`` in one kernel; NumPy calls it as it stands.
 
@@ -132,6 +136,7 @@ def fused(function: Callable[..., T]) -> Callable[..., T]:
         result: T = _kernel(xp, function)(*given)
         return result
 
+    ELEMENTWISE[call] = function
     return call
 
 

@@ -38,6 +38,7 @@ class ProgressBar:
             disable=not self.console.is_terminal,
         )
         self.first = training.epoch * training.steps_an_epoch + training.step
+        self.seen = self._images()
         self.task = self.bar.add_task(
             "",
             total=epochs * training.steps_an_epoch,
@@ -62,13 +63,18 @@ class ProgressBar:
             return
         self.shown = now
         done = self.training.epoch * self.training.steps_an_epoch + self.training.step
-        speed = (done - self.first) * self.training.batch_size / (now - self.started)
+        speed = (self._images() - self.seen) / (now - self.started)
         self.bar.update(
             self.task,
             completed=done,
             epoch=self.training.epoch + 1,
             speed=f"{speed:,.0f} images/s",
         )
+
+    def _images(self) -> int:
+        """Return how many images the training has seen."""
+        t = self.training
+        return t.epoch * t.n_examples + min(t.step * t.batch_size, t.n_examples)
 
     def epoch(self, row: dict[str, float]) -> None:
         """Show the figures of the epoch that has ended."""

@@ -26,6 +26,8 @@ from scratchvae.train_command import train
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name); return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"] and words[1:2] and words[1].startswith("--preset="):
+        words[1:2] = words[1].split("=", 1)
     if words[:2] == ["train", "--preset"]:  # a preset is of one kind: it need not be named
         words.insert(1, PRESETS[words[2]].kind if words[2:] and words[2] in PRESETS else "vae")
     with streams.standard():

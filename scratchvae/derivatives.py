@@ -79,11 +79,11 @@ class _Analytic(np.ndarray):
             return NotImplemented  # most of these conjugate, or take an absolute value
         return super().__array_function__(func, *arguments)
 
-    @property
-    def real(self) -> Any:
-        raise TypeError("the real part has no complex derivative")
+    def _refuse(self) -> Any:
+        raise TypeError("a part of a complex number has no complex derivative")
 
-    conj = conjugate = imag = real
+    real = imag = property(_refuse)
+    conj = conjugate = _refuse
 
     @staticmethod
     def plain(x: Any) -> Any:

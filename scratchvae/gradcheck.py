@@ -19,7 +19,6 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -439,9 +438,8 @@ def _check_piece(
 ) -> Report:
     names = list(inspect.signature(piece.forward).parameters)[: len(inputs)]
     if len(names) < len(inputs):
-        raise ValueError(
-            f"forward: takes {', '.join(names) or 'nothing'}, got {len(inputs)} inputs"
-        )
+        takes = ", ".join(names) or "nothing"
+        raise ValueError(f"forward: takes {takes}, got {len(inputs)} inputs")
     values = {name: np.array(x) for name, x in zip(names, inputs, strict=True)}
     parameters = piece.named_parameters() if hasattr(piece, "named_parameters") else {}
 
@@ -472,7 +470,8 @@ def _check_piece(
     ]
     twice = backward([dy.copy() for dy in cotangent])
     variables = {name: values[name].copy() for name in once if name in values}
-    sizes = {**{"B": n for n in np.shape(inputs[0])[:1]}, **(sizes or {})}
+    batch = {"B": len(inputs[0])} if np.ndim(inputs[0]) else {}
+    sizes = {**batch, **(sizes or {})}
     report = check_gradients(f, variables | parameters, once, sizes=sizes, **options)
     piece.forward(*values.values())  # so that it remembers what it was given, not a perturbed input
     for name in touched:
@@ -523,6 +522,12 @@ def check_model(
 
     def claims() -> dict[str, Array]:
         model.backward()
+        for name, gradient in model.named_gradients().items():
+            if not np.shares_memory(gradient, model.grad):
+                raise ValueError(
+                    f"named_gradients(): {name} is no view of grad, which the optimizer reads; "
+                    "want backward to write the gradient in place: layer.dW[...] ="
+                )
         return {name: np.array(g) for name, g in model.named_gradients().items()}
 
     def term(name: str, weight: float) -> Function:

@@ -91,6 +91,8 @@ def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
     """
     xp = module_for(device)
     parameters = parameters_of(layers)
+    if len(dtypes := {str(array.dtype) for array in parameters.values()}) > 1:
+        raise ValueError(f"parameters of {' and '.join(sorted(dtypes))}: want one dtype for all")
     theta = xp.concatenate([to_device(array.ravel(), device) for array in parameters.values()])
     grad = xp.zeros_like(theta)
     view(layers, theta, grad)
@@ -177,8 +179,9 @@ class Dense(Layer):
 
     def forward(self, x: Array) -> Array:
         """Return y = x W + b and remember x."""
-        self.x = x
-        return self.apply(x)
+        y = self.apply(x)
+        self.x = x  # not before: an x that is refused must not stand in a pending backward
+        return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array:
         """Write dW = x^T dy and db = 1^T dy; return dx = dy W^T.
@@ -301,6 +304,9 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         self.layers = layers
+        leaves = [leaf for _, leaf in self.leaves()]
+        if len({id(leaf) for leaf in leaves}) < len(leaves):
+            raise ValueError("Sequential: got a layer twice, which would remember one input only")
 
     def leaves(self) -> Iterator[tuple[str, Layer]]:
         """Yield the layers under their positions: "0", "1", ..."""

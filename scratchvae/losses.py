@@ -184,12 +184,21 @@ class GaussianNLL(Loss):
     """
 
     def __init__(self, sigma: float | str = 1.0) -> None:
+        self.sigma = sigma
+
+    @property
+    def sigma(self) -> float | str:
+        """The standard deviation, or "learned"; may be changed."""
+        return self._sigma
+
+    @sigma.setter
+    def sigma(self, sigma: float | str) -> None:
         if not (isinstance(sigma, str) and sigma == "learned"):
             try:
                 sigma = validate.number("sigma", sigma, 1e-18, 1e18)
             except ValueError as error:
                 raise ValueError(f"{error} or 'learned'") from None
-        self.sigma = sigma
+        self._sigma = sigma
 
     @property
     def learned(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -351,9 +351,9 @@ class DenoisingAutoencoder(Autoencoder):
             n_features, hidden, n_latent, activation, output, seed=seed, dtype=dtype, device=device
         )
         self.corruption = validate.choice("corruption", corruption, CORRUPTIONS)
-        self.sigma = validate.number("sigma", sigma)
+        self.sigma = sigma
         self.clip = validate.boolean("clip", clip)
-        self.fraction = validate.number("fraction", fraction, 0, 1)
+        self.fraction = fraction
 
     @property
     def config(self) -> dict[str, Any]:
@@ -365,6 +365,24 @@ class DenoisingAutoencoder(Autoencoder):
             "clip": self.clip,
             "fraction": self.fraction,
         }
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of the Gaussian corruption; may be changed."""
+        return self._sigma
+
+    @sigma.setter
+    def sigma(self, sigma: float) -> None:
+        self._sigma = validate.number("sigma", sigma)
+
+    @property
+    def fraction(self) -> float:
+        """The share of the features that masking and salt and pepper hit; may be changed."""
+        return self._fraction
+
+    @fraction.setter
+    def fraction(self, fraction: float) -> None:
+        self._fraction = validate.number("fraction", fraction, 0, 1)
 
     @property
     def unit_interval(self) -> bool:
@@ -620,6 +638,8 @@ def build(config: dict[str, Any], device: str = "cpu") -> Model:
 
     Raises ValueError where the configuration is not one.
     """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"configuration: got {config!r}, want a dict such as Model.config")
     arguments = dict(config)
     kind = arguments.pop("model", None)
     validate.choice("model", kind, MODELS)

@@ -15,14 +15,15 @@ cache when the next one reads it. With Numba (the extra ``fast``) it is one pass
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from scratchvae import compiled, validate
-from scratchvae.backend import Array, array_module, fused
+from scratchvae.backend import ELEMENTWISE, Array, array_module, fused
 
 #: Where a gradient stays zero (a pixel that is seldom lit) its memory decays until it is a
 #: subnormal number, with which a processor counts many times slower, and never reaches zero. So
@@ -69,10 +70,12 @@ class Optimizer(ABC):
             )
         xp = array_module(theta)
         for known in (*self.memory.values(), self._scratch):
+            if known is not None and array_module(known) is not xp:
+                raise ValueError("step: theta has moved to another device; make a new optimizer")
             if known is not None and (known.shape != theta.shape or known.dtype != theta.dtype):
                 raise ValueError(
-                    f"step: this optimizer remembers {known.shape[0]} parameters, "
-                    f"got {theta.shape[0]}; make a new one for each model"
+                    f"step: this optimizer remembers {known.shape[0]} parameters of {known.dtype}, "
+                    f"got {theta.shape[0]} of {theta.dtype}; make a new one for each model"
                 )
         if self._scratch is None:
             self._scratch = xp.empty_like(theta)
@@ -105,7 +108,7 @@ class Optimizer(ABC):
 
     def _loop(self, theta: Array, grad: Array, scalars: tuple[Any, ...]) -> Any:
         """Return ``_update`` compiled, or None where Numba or these arguments do not allow it."""
-        function = getattr(self._update, "__wrapped__", None)  # of ``fused``: element by element
+        function = ELEMENTWISE.get(self._update)
         arrays, dtype = (theta, grad, *self.vectors), theta.dtype
         plain = all(type(a) is np.ndarray and a.flags.carray for a in arrays)
         floats = dtype in (np.float32, np.float64) and all(type(s) is float for s in scalars)
@@ -125,6 +128,15 @@ class Optimizer(ABC):
             elements, scratch = vector[part], self._scratch[part]
             np.abs(elements, out=scratch)
             elements *= scratch >= FLUSH_BELOW * np.finfo(vector.dtype).tiny
+
+    @property
+    def plain(self) -> bool:
+        """Whether ``update`` does all that ``step`` does, so that others may call it instead."""
+        return type(self).step is Optimizer.step
+
+    def __copy__(self) -> Self:
+        """Return a deep copy: of two optimizers with one memory each would spoil the other's."""
+        return copy.deepcopy(self)
 
     @property
     def vectors(self) -> list[Array]:

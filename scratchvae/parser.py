@@ -118,7 +118,13 @@ def _add_run_options(sub: argparse.ArgumentParser, name: str) -> None:
         how_many = types.whole(1, most)
         add("--n", type=how_many, default=default, metavar="N", help="how many (%(default)s)")
     if name == "interpolate":
-        add("--images", type=types.index, nargs=2, metavar="I", help="which two test images")
+        add(
+            "--images",
+            type=types.index,
+            nargs=2,
+            metavar="I",
+            help="which two test images, in place of --n pairs that --seed draws",
+        )
         steps = types.whole(2, MOST_STEPS)
         add("--steps", type=steps, default=11, metavar="N", help="images a row (%(default)s)")
     add("--device", default="cpu", choices=backend.DEVICES, help="(cpu)")

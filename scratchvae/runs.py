@@ -39,6 +39,9 @@ class Run:
 
     def dataset(self, name: str | None = None, data_dir: str | None = None) -> datasets.Dataset:
         """Load the run's data, or other data of the same number of features."""
+        own = self.notes["data"] if name is None else name
+        if data_dir and not datasets.uses_folder(own):
+            raise ValueError(f"--data-dir: has no effect on the data {own}")
         if name is None:
             name, data_dir = self.notes["data"], data_dir or self.notes.get("data_dir")
         data = datasets.load(name, data_dir)
@@ -103,12 +106,18 @@ def training_in(directory: Path) -> Iterator[None]:
         yield
 
 
-def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:
-    """Open a run directory, or its ``model.npz``; raises ValueError where it is none."""
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint of a run directory, or of its ``model.npz``; ValueError for neither."""
     path = Path(path)
     file = path / "model.npz" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{path}: no run here: want a directory with model.npz, or that file")
+    return file
+
+
+def open_run(path: str | os.PathLike[str], device: str = "cpu") -> Run:
+    """Open a run directory, or its ``model.npz``; raises ValueError where it is none."""
+    file = file_of(path)
     loaded = checkpoint.load(file, device)
     notes = loaded.notes
     texts = [notes.get("data"), notes.get("data_dir", ""), notes.get("preset", "")]

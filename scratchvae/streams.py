@@ -30,6 +30,7 @@ def standard() -> Iterator[None]:
                 null = opened.enter_context(Path(os.devnull).open(mode, encoding="utf-8"))
                 setattr(sys, name, null)
         if hasattr(sys.stdout, "reconfigure"):
+            opened.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
             sys.stdout.reconfigure(errors="replace")
         sys.stdout = cast(TextIO, Output(sys.stdout, "stdout", (errno.EPIPE,)))
         sys.stderr = cast(TextIO, Output(sys.stderr, "stderr", None))

@@ -194,7 +194,7 @@ def fit(
             check_unit_interval("validation", validation)
     training.n_examples = len(x)
 
-    team = _team(model, workers)
+    team = _team(model, workers, training.optimizer)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = ProgressBar(training, epochs) if progress else nullcontext()
     # what overflows here is caught by the test for a finite loss
@@ -264,12 +264,13 @@ def _start(
     return Training(optimizer, n_examples=n_examples, **given)
 
 
-def _team(model: Model, workers: int) -> Team | None:
+def _team(model: Model, workers: int, optimizer: Optimizer) -> Team | None:
     if validate.integer("workers", workers) == 1:
         return None
     if model.device != "cpu":
         raise ValueError(f"workers: got {workers}, but the model is on the GPU; want 1")
-    if (reason := obstacle()) is not None:
+    reason = obstacle() if optimizer.plain else "the optimizer has a step of its own"
+    if reason is not None:
         print(f"training in one process: {reason}", file=sys.stderr)
         return None
     return Team(model, workers)
@@ -284,6 +285,12 @@ def _check_resume(
 ) -> None:
     if optimizer is not None or learning_rate is not None:
         raise ValueError("optimizer, learning_rate: a resumed training goes on with its own")
+    kept = sum(row.stop - row.start if isinstance(row, Rows) else 1 for row in training.terms)
+    if (training.epoch, training.step) != (len(training.history), kept):
+        raise ValueError(
+            f"resume: epoch {training.epoch} and step {training.step} do not fit the history of "
+            f"{len(training.history)} epochs and the terms of {kept} steps"
+        )
     begun = training.n_examples > 0  # or made by hand, for a model that is yet to be trained
     for name, value in {**settings, "n_examples": n_examples if begun else None}.items():
         if value is not None and value != getattr(training, name):
@@ -319,7 +326,7 @@ def _steps(
     order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
     order = to_device(order, model.device)
     rng = generator(model.device, training.seed, NOISE, epoch)
-    graph, first = recorder.get(training.optimizer), 0
+    graph, first = recorder.get(training.optimizer) if training.optimizer.plain else None, 0
     if graph is not None:
         first = graph.steps
         if done < first:

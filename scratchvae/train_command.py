@@ -57,9 +57,13 @@ def train(arguments: argparse.Namespace) -> None:
         if backend.resolve_device(given.get("device", "cpu")) == "cpu":
             raise ValueError("--tf32: it is for products on the GPU; add --device gpu")
         backend.allow_tf32(True)
-    job = _resumed(given) if "resume" in given else _fresh(given)
-    with runs.training_in(job.directory):
-        _train(arguments, job)
+    if "resume" in given:  # what it goes on from is read behind the lock: another may write it yet
+        with runs.training_in(runs.file_of(given["resume"]).parent):
+            _train(arguments, _resumed(given))
+    else:
+        job = _fresh(given)
+        with runs.training_in(job.directory):
+            _train(arguments, job)
 
 
 def _train(arguments: argparse.Namespace, job: _Job) -> None:
@@ -208,6 +212,8 @@ def _fresh(given: dict[str, Any]) -> _Job:
     batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
     validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
     name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
+    if data_dir and not datasets.uses_folder(name):
+        raise ValueError(f"--data-dir: has no effect on the data {name}; add --data mnist")
     data = datasets.load(name, data_dir)
     config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
     model = build(config, device)

@@ -450,6 +450,47 @@ def test_the_rivals_see_what_the_model_sees(place, capsys):
     assert "mse_ridge" not in got
 
 
+def test_a_data_dir_that_has_no_effect_is_refused(place, here, capsys):
+    for argv in (
+        ["train", "vae", "--data-dir", "/nonexistent", *SMALL],
+        ["train", "vae", "--data", "digits.npz", "--data-dir", ".", *SMALL],
+        ["evaluate", place / "vae", "--data-dir", "/nonexistent"],
+    ):
+        assert "--data-dir: has no effect on the data" in complaint(capsys, *argv)
+    assert not (here / "runs").exists()
+
+
+def test_an_empty_list_of_widths_is_refused(here, capsys):
+    assert "--hidden" in complaint(capsys, "train", "vae", "--data", "digits.npz", "--hidden", "")
+
+
+def test_a_run_is_read_behind_its_lock(place, here, capsys, monkeypatch):
+    """Or another training could end between, and its epochs be overwritten."""
+    shutil.copytree(place / "vae", here / "run")
+    held = []
+
+    def resumed(given):
+        with pytest.raises(ValueError, match="another training"), runs.training_in(Path("run")):
+            pass
+        held.append(True)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(train_command, "_resumed", resumed)
+    assert complaint(capsys, "train", "vae", "--resume", "run").endswith("error: seen\n")
+    assert held == [True]
+
+
+def test_a_preset_may_be_written_with_an_equals_sign(here, capsys):
+    error = complaint(capsys, "train", "--preset=nonesuch")
+    assert "invalid choice: 'nonesuch'" in error
+
+
+def test_stdout_is_left_as_it_was(capsys):
+    before = sys.stdout.errors
+    answer(capsys, "check", "--json")
+    assert sys.stdout.errors == before
+
+
 def test_a_rival_has_no_more_components_than_the_data(here, capsys, no_pictures):
     answer(capsys, "train", "ae", "--data", "digits.npz", *SMALL, "--n-latent", 400)
     n = min(runs.open_run("runs/ae").dataset().x_train.shape)

@@ -5,6 +5,7 @@ That the loops are right takes no Numba: Python runs them too. What Numba makes 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -98,6 +99,23 @@ def vectors_of(name: str, dtype: str, n: int = 300) -> list[np.ndarray]:
 def bits(vectors: list[np.ndarray]) -> list[list[int]]:
     """Which NaN it is may differ; all else is compared bit by bit."""
     return [np.where(np.isnan(v), 0, v).view(f"i{v.itemsize}").tolist() for v in vectors]
+
+
+def test_an_update_that_somebody_decorated_is_not_compiled_without_it() -> None:
+    """Any decorator leaves ``__wrapped__``, behind which its own work would be lost."""
+
+    class Halved(SGD):
+        name = "halved"
+
+        @staticmethod
+        @functools.wraps(SGD._update)
+        def _update(xp: Any, theta: Any, grad: Any, *rest: Any) -> None:
+            SGD._update(xp, theta, grad / 2, *rest)
+
+    for size in (100, COMPILED + 1):
+        theta = np.zeros(size)
+        Halved(1.0).step(theta, np.ones(size))
+        assert theta[0] == theta[-1] == -0.5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

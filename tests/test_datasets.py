@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scratchvae.datasets
+from scratchvae import arrays
 from scratchvae.datasets import available, fashion_mnist, load, mnist, mnist10k
 from scratchvae.datasets.idx import read_idx
 from scratchvae.datasets.loaders import load_source
@@ -393,6 +394,17 @@ def test_without_a_home_there_is_no_cache(monkeypatch):
     monkeypatch.setenv("USERPROFILE", "not/absolute")
     with pytest.raises(FileNotFoundError, match=r"no home directory.*SCRATCHVAE_DATA=DIR"):
         cache_dir(environment={})
+
+
+def test_a_user_that_is_not_there(tmp_path):
+    for call in (lambda: load("~nosuchuser/x.npy"), lambda: load("mnist", "~nosuchuser")):
+        with pytest.raises(ValueError, match=r"~nosuchuser.*: there is no such user here"):
+            call()
+
+
+def test_a_file_too_large_for_the_memory_is_not_damaged():
+    with pytest.raises(MemoryError), arrays.naming("x.npy"):
+        raise MemoryError
 
 
 def test_the_subfolder_comes_before_the_folder(tmp_path):

@@ -162,6 +162,15 @@ def test_activations_at_the_far_ends(activation, dtype):
 # --- the protocol ---
 
 
+def test_an_x_that_is_refused_does_not_spoil_a_pending_backward():
+    dense, x = Dense(3, 2, dtype="float64"), np.arange(12.0).reshape(4, 3)
+    dense.forward(x)
+    with pytest.raises(ValueError, match="matmul"):
+        dense.forward(x[:, :2])
+    dense.backward(np.ones((4, 2)))
+    np.testing.assert_allclose(dense.dW, x.T @ np.ones((4, 2)))
+
+
 @EVERY_LAYER
 def test_apply_is_forward_without_a_memory(name):
     x, _ = batch(name)
@@ -294,6 +303,16 @@ def test_memory_layout_does_not_matter(name):
 # --- Sequential ---
 
 
+def test_a_layer_that_stands_twice_is_refused():
+    """It would remember one of its two inputs only."""
+    act, dense = Tanh(), Dense(3, 3)
+    for layers in ((dense, act, Dense(3, 3), act), (dense, act, dense)):
+        with pytest.raises(ValueError, match="Sequential: got a layer twice"):
+            Sequential(*layers)
+    with pytest.raises(ValueError, match="Sequential: got a layer twice"):
+        Sequential(dense, Sequential(Tanh(), dense))
+
+
 def test_sequential_composes_and_names():
     net = make("sequential")
     x, dy = batch("sequential")
@@ -416,6 +435,11 @@ def test_mlp_alternates_dense_and_activation(activation, init):
 
 
 # --- one vector ---
+
+
+def test_parameters_of_two_dtypes_make_no_vector():
+    with pytest.raises(ValueError, match="parameters of float32 and float64: want one dtype"):
+        pack({"a": Dense(2, 3, dtype="float32"), "b": Dense(2, 3, dtype="float64")}, "cpu")
 
 
 def test_pack_makes_every_parameter_a_view_of_one_vector():

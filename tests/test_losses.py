@@ -259,6 +259,16 @@ def test_memory_layout_does_not_matter(name):
 # --- errors ---
 
 
+def test_a_sigma_may_be_changed_within_reason():
+    loss = GaussianNLL()
+    loss.sigma = np.float64(0.5)
+    x = np.zeros((2, 3), "float32")
+    assert loss.forward(x, x).dtype == np.float32
+    with pytest.raises(ValueError, match=r"^sigma: got -1, .* or 'learned'"):
+        loss.sigma = -1
+    assert loss.sigma == 0.5
+
+
 @EVERY_LOSS
 @pytest.mark.parametrize("change", [lambda o: o[:1], lambda o: o[:, :1], lambda o: o[0]])
 def test_shapes_that_would_broadcast_are_refused(name, change):

@@ -537,6 +537,19 @@ def test_draw_noise_has_the_shape_and_the_distribution_it_promises():
 # --- the corruptions ---
 
 
+@pytest.mark.parametrize("name", ["sigma", "fraction"])
+def test_a_corruption_may_be_changed_within_reason(name):
+    model = DenoisingAutoencoder(D, (4,), 2)
+    setattr(model, name, np.float64(0.25))
+    assert type(getattr(model, name)) is float
+    assert model.config[name] == 0.25
+    x = np.ones((3, D), "float32")
+    assert model.corrupt(x, x).dtype == np.float32
+    with pytest.raises(ValueError, match=f"^{name}: got -3, want a number >= 0"):
+        setattr(model, name, -3)
+    assert getattr(model, name) == 0.25
+
+
 def test_gaussian_corruption():
     x, noise = np.array([[0.5, 0.0, 0.9]]), np.array([[0.2, -1.0, 1.0]])
     cut = DenoisingAutoencoder(3, sigma=0.5, dtype="float64")
@@ -829,6 +842,13 @@ def test_data_that_clipping_would_spoil_are_refused():
 
 
 # --- bad input ---
+
+
+@pytest.mark.parametrize("config", [None, [1], 5])
+def test_what_is_no_configuration_builds_nothing(config):
+    with pytest.raises(ValueError, match=r"^configuration: got .*, want a dict"):
+        build(config)
+
 
 NAN, INF = data(), data()
 NAN[1, 2], INF[3, 0] = math.nan, -math.inf

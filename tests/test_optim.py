@@ -1,3 +1,4 @@
+import copy
 import itertools
 import json
 import math
@@ -285,6 +286,23 @@ def test_restored_memory_of_the_wrong_dtype_is_refused_or_cast(name):
 
 
 @EVERY_OPTIMIZER
+def test_a_copy_has_a_memory_of_its_own(name):
+    (theta, grads), optimizer = problem(), OPTIMIZERS[name]()
+    optimizer.step(theta, grads[0])
+    before = {k: np.copy(v) for k, v in optimizer.state().items()}
+    run(copy.copy(optimizer), theta, grads)
+    for key, value in optimizer.state().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_an_optimizer_of_another_dtype_says_so():
+    optimizer = OPTIMIZERS["adam"]()
+    run(optimizer, *problem("float32"))
+    with pytest.raises(ValueError, match="6 parameters of float32, got 6 of float64"):
+        run(optimizer, *problem("float64"))
+
+
+@EVERY_OPTIMIZER
 def test_theta_and_grad_must_agree(name):
     theta, grads = problem()
     for grad in (grads[0, :-1], grads[0].astype("float32"), grads[:1]):
@@ -300,7 +318,9 @@ def test_one_optimizer_serves_one_model(name):
     optimizer = OPTIMIZERS[name]()
     run(optimizer, *problem())
     theta, grads = problem(size=9)
-    with pytest.raises(ValueError, match=r"remembers 6 parameters, got 9; make a new one for each"):
+    with pytest.raises(
+        ValueError, match=r"remembers 6 parameters of float64, got 9 of float64; make"
+    ):
         optimizer.step(theta, grads[0])
     assert optimizer.t == STEPS
 

@@ -225,6 +225,25 @@ def test_between_epochs_all_arrays_are_the_models_own():
     assert grad.any()
 
 
+class Clipped(OPTIMIZERS["sgd"]):
+    """An optimizer with a step of its own, which a team would not call."""
+
+    def step(self, theta, grad):
+        super().step(theta, grad * min(1, 1e-3 / np.linalg.norm(grad)))
+
+
+def test_an_optimizer_with_a_step_of_its_own_is_stepped(capfd):
+    thetas = []
+    for workers in (1, 2):
+        model = MODELS["vae"](dtype="float64")
+        fit(model, data(), workers=workers, optimizer=Clipped(1.0), **SETTINGS)
+        thetas.append(model.theta)
+    np.testing.assert_array_equal(*thetas)
+    assert capfd.readouterr().err == (
+        "training in one process: the optimizer has a step of its own\n"
+    )
+
+
 def test_a_complaint_of_any_length_is_heard():
     talk = team._Talk(2)
     talk.complain(1, ValueError("x" * 1000))

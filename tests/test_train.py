@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint
+from scratchvae.bar import ProgressBar
 from scratchvae.optim import OPTIMIZERS, Adam
 from scratchvae.train import DivergedError, History, Stopped, Training, fit, mean_terms
 
@@ -555,6 +556,22 @@ def test_contradictory_settings_are_refused(settings, message):
 def test_a_training_made_by_hand_is_looked_at(settings, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         Training(**{"optimizer": Adam(), **settings})
+
+
+@pytest.mark.parametrize("settings", [{"step": 1}, {"step": 9}, {"epoch": 2}])
+def test_a_training_that_does_not_fit_itself_is_not_resumed(settings):
+    model = MODELS["ae"]()
+    before = model.theta.copy()
+    with pytest.raises(ValueError, match=r"^resume: epoch \d and step \d do not fit the history"):
+        fit(model, data(), epochs=3, resume=Training(Adam(), batch_size=8, **settings))
+    np.testing.assert_array_equal(model.theta, before)
+
+
+def test_the_bar_counts_images_and_not_batches():
+    training = Training(Adam(), batch_size=1000, n_examples=10, epoch=2, step=1)
+    assert ProgressBar(training, 5)._images() == 30
+    training = Training(Adam(), batch_size=4, n_examples=10, epoch=1, step=2)
+    assert ProgressBar(training, 5)._images() == 18
 
 
 def test_the_settings_of_a_training_are_plain_numbers():

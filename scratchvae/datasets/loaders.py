@@ -90,13 +90,18 @@ def load(
     for source in (MNIST, FASHION_MNIST):
         if name == source.name:
             return load_source(source, data_dir, progress)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(
             f"unknown data set {str(name)!r}; expected mnist10k, mnist, fashion-mnist, "
             "or a file that ends in .npy or .npz"
         )
     return load_file(path)
+
+
+def uses_folder(name: str) -> bool:
+    """Whether the data called ``name`` come from a folder of IDX files."""
+    return name in (MNIST.name, FASHION_MNIST.name)
 
 
 def available(data_dir: str | Path | None = None) -> dict[str, str]:
@@ -146,12 +151,20 @@ def load_source(
     )
 
 
+def expanded(path: str | Path) -> Path:
+    """Return the path with ~ and ~user in full; ValueError for a user that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user here") from None
+
+
 def _named_folder(data_dir: str | Path | None) -> Path | None:
     """The folder that the caller or else the environment names."""
     named = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if not folder.is_dir():
         origin = "data_dir (--data-dir)" if data_dir else DATA_DIR_VARIABLE
         raise FileNotFoundError(f"{origin} names {folder}, which is not a folder")
