@@ -407,6 +407,13 @@ def test_a_file_too_large_for_the_memory_is_not_damaged():
         raise MemoryError
 
 
+def test_the_rows_that_are_held_out_stay_the_same(tmp_path):
+    """Or a model would be evaluated on the rows that an older release trained it on."""
+    np.save(tmp_path / "own.npy", np.arange(30, dtype=np.uint8).reshape(30, 1))
+    held_out = load(tmp_path / "own.npy").x_test.ravel() * 255
+    assert np.rint(held_out).tolist() == [24, 1, 15]
+
+
 def test_the_subfolder_comes_before_the_folder(tmp_path):
     source, contents = small_source()
     (tmp_path / "small").mkdir()

@@ -444,6 +444,21 @@ class TinyAndAccumulating(Linear):
         return 1e-12 * (dy @ self.W.T)
 
 
+class Drifts(Linear):
+    """Its second answer is 2 % larger."""
+
+    calls = 0
+
+    def backward(self, dy):
+        self.calls += 1
+        return super().backward(dy) * (1 + 0.02 * (self.calls > 1))
+
+
+def test_a_slight_change_in_a_second_backward_is_seen():
+    report = check_layer(Drifts(), RNG.standard_normal((B, D)))
+    assert [f.kind for f in report["x"].findings] == ["accumulated"]
+
+
 class WorseTheSecondTime(Linear):
     """What was refused the first time is not refused again for being different."""
 

@@ -844,6 +844,14 @@ def test_data_that_clipping_would_spoil_are_refused():
 # --- bad input ---
 
 
+@pytest.mark.parametrize("name", ["ae", "vae"])
+def test_what_is_encoded_is_looked_at(name):
+    model = MODELS[name](D, (4,), 2)
+    for bad, words in ((np.nan, "NaN or infinite"), (1.5, r"want \[0, 1\]")):
+        with pytest.raises(ValueError, match=words):
+            model.encode(np.full((3, D), bad, "float32"))
+
+
 @pytest.mark.parametrize("config", [None, [1], 5])
 def test_what_is_no_configuration_builds_nothing(config):
     with pytest.raises(ValueError, match=r"^configuration: got .*, want a dict"):

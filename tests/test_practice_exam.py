@@ -77,6 +77,16 @@ def test_topics_in_exact_proportion(monkeypatch, tmp_path):
     assert [id[0] for id in ids(drawn)] == sorted((id[0] for id in ids(drawn)), key="adv".index)
 
 
+def test_a_linked_set_that_was_asked_comes_last(monkeypatch, tmp_path):
+    text = "".join(bank.question(f"q{i}") for i in range(40))
+    bank.use(monkeypatch, tmp_path, text + "".join(bank.linked(name, 3) for name in "stu"))
+    cards = questions.load()
+    past = {card.id: 1 for card in cards if card.passage_id and card.id[0] != "t"}
+    for seed in range(6):
+        got = [id for id in ids(draw(cards, seed=seed, past=past)) if id[0] in "stu"]
+        assert [id[0] for id in got] == ["t"] * 3
+
+
 def test_a_small_bank_gives_a_short_exam(monkeypatch, tmp_path):
     bank.use(monkeypatch, tmp_path, bank.question("a") + bank.linked("s", 3) + bank.linked("t", 4))
     assert len(draw(questions.load())) == 8

@@ -555,10 +555,21 @@ def test_reset_keeps_what_was_written(tmp_path: Path, shelf: list[Exercise]) -> 
     assert work.reset(one, "en") is None
     for number, text in ((1, "first"), (2, "second")):
         work.file(one).write_text(text, encoding="utf-8")
+        work.change(one, hints=2, state="passed")
         kept = work.reset(one, "en")
+        assert (work.entry(one).state, work.entry(one).hints) == ("open", 0)
         assert kept == tmp_path / f"{one.stem}.py.bak-{number}"
         assert kept.read_text(encoding="utf-8") == text
         assert work.file(one).read_text(encoding="utf-8") == one.text("en")
+
+
+def test_the_day_of_the_first_pass_is_kept(tmp_path: Path, shelf: list[Exercise]) -> None:
+    work = book(tmp_path, shelf)
+    work.change(shelf[0], passed_at="2026-01-01T00:00:00+09:00")
+    work.passed(shelf[0])
+    assert work.entry(shelf[0]).passed_at == "2026-01-01T00:00:00+09:00"
+    work.passed(shelf[1])
+    assert work.entry(shelf[1]).passed_at > "2026-01-02"
 
 
 def test_two_terminals_lose_nothing(tmp_path: Path, shelf: list[Exercise]) -> None:

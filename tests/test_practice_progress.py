@@ -90,6 +90,12 @@ def test_the_weakest_topic_and_its_most_missed_lesson(report, answer):
     assert report()["next"] == {"what": "exercise"}
 
 
+def test_four_of_five_are_no_weakness(report, answer):
+    answer(*[("quiz", f"v{i}", i > 0) for i in range(5)])
+    assert report()["quiz"]["vae"]["right"] == 4
+    assert report()["next"]["what"] == "new"
+
+
 def test_exams_unfinished_and_finished(report, here):
     with State(here / "s") as state:
         for right in (1, 0):

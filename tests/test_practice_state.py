@@ -186,6 +186,15 @@ def test_a_file_with_sqlites_name_for_memory_is_a_file(tmp_path, monkeypatch):
     assert (tmp_path / ":memory:").exists()
 
 
+def test_the_journal_goes_with_its_file(path):
+    path.write_bytes(b"SQLite format 3\0, broken")
+    journal = path.with_name(f"{path.name}-journal")
+    journal.write_bytes(b"of it")
+    aside = module._set_aside(path, module._identity(path))
+    assert not journal.exists()
+    assert aside.with_name(f"{aside.name}-journal").read_bytes() == b"of it"
+
+
 def test_a_file_that_another_terminal_has_just_replaced_is_not_set_aside(path):
     path.write_bytes(b"SQLite format 3\0, broken")
     found = module._identity(path)
