@@ -21,7 +21,7 @@ from scratchvae import validate
 from scratchvae.arrays import one_line, read_npz
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
-from scratchvae.models import Model, build
+from scratchvae.models import MODELS, Model, build
 from scratchvae.optim import OPTIMIZERS, Optimizer, make_optimizer
 from scratchvae.train import COUNTS, History, Training, terms_table
 
@@ -48,7 +48,7 @@ def save(
 
     Equal states give equal files, byte for byte. ``notes`` is a JSON-safe dict to keep with them.
     Raises ValueError for what ``load`` would refuse: parameters or optimizer vectors that are not
-    finite, an optimizer that is none of ours, other notes; and leaves the old file.
+    finite, a model or an optimizer that is none of ours, other notes; and leaves the old file.
     """
     try:
         json.dumps(notes)
@@ -56,8 +56,10 @@ def save(
         raise ValueError(f"{path}: not saved, notes: {error}") from None
     if notes is not None and not isinstance(notes, dict):
         raise ValueError(f"{path}: not saved, notes: got {notes!r}, want a dict")
+    if MODELS.get(model.kind) is not type(model):  # load would make another
+        raise ValueError(f"{path}: not saved, model: {type(model)} is none of {', '.join(MODELS)}")
     optimizer = training.optimizer
-    if OPTIMIZERS.get(optimizer.name) is not type(optimizer):  # load would make another
+    if OPTIMIZERS.get(optimizer.name) is not type(optimizer):
         ours = ", ".join(OPTIMIZERS)
         raise ValueError(f"{path}: not saved, optimizer: {type(optimizer)} is none of {ours}")
     described = {"name": optimizer.name, "t": optimizer.t, **optimizer.config}

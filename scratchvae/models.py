@@ -164,6 +164,8 @@ class Model(ABC):
             ) from None
         if isinstance(x, np.ma.MaskedArray):
             raise ValueError(f"{name}: {MASKED}")
+        if isinstance(x, np.matrix):  # whose * is a product of matrices
+            raise ValueError(f"{name}: got a matrix, want an array: numpy.asarray({name})")
         if x.dtype.kind != "f":
             what = "integers" if x.dtype.kind in "iu" else "an array"
             cast = f"for images in 0..255: ({name} / 255).astype('{self.dtype}')"

@@ -243,6 +243,14 @@ def test_an_optimizer_of_ones_own_is_not_saved(tmp_path):
     assert not path.exists()
 
 
+def test_a_model_of_ones_own_is_not_saved(tmp_path):
+    class Mine(VAE):
+        """It would come back as a VAE without what it does otherwise."""
+
+    with pytest.raises(ValueError, match=r"model\.npz: not saved, model: .*Mine.* is none of ae"):
+        checkpoint.save(tmp_path / "model.npz", Mine(4), Training(make_optimizer("adam")))
+
+
 @pytest.mark.parametrize(
     ("notes", "why"),
     [

@@ -524,7 +524,7 @@ def test_how_far_the_last_bits_of_x_move_the_slope(x):
         one = derivatives.rounding(
             lambda d, s=sign: 6 * max(0, s * (d["x"][0] - x)) ** 2, inputs, "x", 0
         )
-        assert one[0] == pytest.approx(2 * of_numeric)
+        assert one[0] / of_numeric == pytest.approx(2)
 
 
 def test_a_wide_x_is_moved_by_a_wide_step():

@@ -852,6 +852,15 @@ def test_what_is_encoded_is_looked_at(name):
             model.encode(np.full((3, D), bad, "float32"))
 
 
+def test_a_matrix_is_no_array():
+    model = Autoencoder(D, (4,), 2)
+    with pytest.warns(PendingDeprecationWarning):
+        x = np.matrix(np.zeros((D, D), "float32"))
+    for call in (model.forward, model.encode, model.loss_terms):
+        with pytest.raises(ValueError, match="x: got a matrix, want an array"):
+            call(x)
+
+
 @pytest.mark.parametrize("config", [None, [1], 5])
 def test_what_is_no_configuration_builds_nothing(config):
     with pytest.raises(ValueError, match=r"^configuration: got .*, want a dict"):
