@@ -323,14 +323,17 @@ def rounding(
 
     The first is the round-off of f at a step of |x|, of 1 for small ones; the second how far a
     slope moves with the last bits of the inputs: both a few eps |x| |f''|. The curvature is that
-    of the steeper side, since f'' is 0 at an inflection.
+    of the steeper side, since f'' is 0 at an inflection; next to a minimum it is much steeper than
+    there, which tells it from a slope.
     """
     line, f0 = Line(f, inputs, name, where), evaluate(f, inputs)
     h = line.eps**0.25 * line.reach  # balances truncation and round-off in a second difference
     steepest = max(abs(f_h - f0) for _, f_h in map(line, (h, -h))) / h
     bits = 16 * line.eps * steepest / h
     largest = max(float(np.abs(x).max()) for x in inputs.values())
-    return (bits * line.reach, bits * largest) if math.isfinite(bits) else (0.0, 0.0)
+    if not math.isfinite(bits):
+        return 0.0, 0.0
+    return bits * line.reach, min(bits * largest, 0.1 * steepest)
 
 
 def value_and_noise(f: Function, inputs: dict[str, Array], name: str) -> tuple[float, float]:
@@ -385,6 +388,8 @@ def as_dict(f: Function, x: Any) -> tuple[Function, dict[str, Array], bool]:
     if not inputs:
         raise ValueError("inputs: got none, want at least one array")
     for name, array in inputs.items():
+        if not isinstance(name, str):
+            raise ValueError(f"inputs: got the name {name!r}, want a string")
         if not isinstance(array, np.ndarray) or array.dtype not in DTYPES or array.size == 0:
             got = f"{type(array).__name__} of {getattr(array, 'dtype', '?')}"
             raise ValueError(

@@ -63,6 +63,7 @@ def corrupted(
 
     Drawn in the batches of ``mean_terms``: on the GPU other batches would get other numbers.
     """
+    batch_size = validate.integer("batch_size", batch_size)
     x = model.check(to_device(x, model.device), values=True)
     rng = generator(model.device, seed, VALIDATION)
     parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))

@@ -50,7 +50,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def _target(path: str | os.PathLike[str]) -> Path:
     """Return where the content of ``path`` lies; a link may lead elsewhere."""
     target = Path(path)
-    return target.resolve() if target.is_symlink() else target
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
 def clear_parts(path: str | os.PathLike[str]) -> None:

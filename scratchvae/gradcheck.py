@@ -209,7 +209,7 @@ class _Check:
             if given.dtype.kind not in "fiu":
                 raise ValueError
             a = given.astype(np.float64)
-        except ValueError:  # or its rows differ in length
+        except (TypeError, ValueError):  # its rows differ in length, or it is on the device
             what = f"a {type(claim).__name__}"
             if isinstance(claim, np.ndarray):
                 what = f"of dtype {claim.dtype}"
@@ -389,7 +389,7 @@ ROUGH = {
 
 def _label(name: str) -> str:
     """The gradient's name: dx for x, encoder.0.dW for encoder.0.W."""
-    owner, dot, last = str(name).rpartition(".")
+    owner, dot, last = name.rpartition(".")
     return f"{owner}{dot}d{last}"
 
 

@@ -132,7 +132,7 @@ class Optimizer(ABC):
     @property
     def plain(self) -> bool:
         """Whether ``update`` does all that ``step`` does, so that others may call it instead."""
-        return type(self).step is Optimizer.step
+        return type(self).step is Optimizer.step and "step" not in vars(self)
 
     def __copy__(self) -> Self:
         """Return a deep copy: of two optimizers with one memory each would spoil the other's."""

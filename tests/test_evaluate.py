@@ -263,6 +263,8 @@ def test_what_is_no_probability_is_not_binarized():
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batches_of_nothing_reconstruct_nothing(batch_size):
     with pytest.raises(ValueError, match=f"^batch_size: got {batch_size}"):
+        corrupted(DenoisingAutoencoder(5, (4,), 2), np.zeros((3, 5)), 0, batch_size)
+    with pytest.raises(ValueError, match=f"^batch_size: got {batch_size}"):
         reconstruct(VAE(5, (4,), 2), np.zeros((3, 5)), batch_size)
 
 

@@ -952,6 +952,7 @@ def test_complex_step_sees_in_place_and_reduced_results():
         (lambda: check_gradients(loss, {"mu": MU}, {"nu": MU}), r"gradients: got \['nu'\]"),
         (lambda: check_gradients(loss, {"mu": MU}, MU), "got a ndarray, want a dict: 'mu'"),
         (lambda: check_gradients(loss, {}, {}), "inputs: got none"),
+        (lambda: check_gradients(loss, {0: MU}, {0: MU}), "inputs: got the name 0, want a string"),
         (lambda: check_gradients(loss, {}, {}, tolerance=1e-9), "inputs: got none"),
         (lambda: check(gradients(), tolerance=math.inf), "tolerance: got inf"),
         (lambda: check(gradients(), tolerance=math.nan), "tolerance: got nan"),
@@ -1303,6 +1304,21 @@ def test_a_problem_of_tiny_numbers_is_no_minimum(mistake):
     t, x = (1e-7 * RNG.standard_normal((B, L)).astype(np.float32) for _ in range(2))
     g = 2 * (x - t) / x.size
     assert check_gradients(lambda z: ((z - t) ** 2).mean(), x, mistake(g)).verdict == "wrong"
+
+
+@pytest.mark.parametrize(("dtype", "large"), [("float64", 1.7e18), ("float32", 1e4)])
+@pytest.mark.parametrize("exhaustive", [0, 2000])
+def test_a_large_input_excuses_nothing(dtype, large, exhaustive):
+    w = RNG.standard_normal(12).astype(dtype)
+    inputs = {"w": w, "t": np.array([large], dtype)}
+    for claim in (-np.cos(w), 0 * w):
+        report = check_gradients(
+            lambda p: np.sin(p["w"]).sum() + 0 * p["t"].sum(),
+            inputs,
+            {"w": claim, "t": np.zeros(1)},
+            exhaustive=exhaustive,
+        )
+        assert report["w"].verdict == "wrong"
 
 
 def test_two_swapped_elements_of_a_large_tensor_are_found():

@@ -1013,6 +1013,17 @@ def test_it_works_inside_the_folder_too(
     assert not (home / "exercises" / "exercises").exists()
 
 
+def test_the_folder_may_have_lost_its_files(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(home, STEMS[0])
+    command(capsys, "run", "1")
+    (home / "exercises" / f"{STEMS[0]}.py").unlink()
+    monkeypatch.chdir(home / "exercises")
+    command(capsys, "run", "1")
+    assert not (home / "exercises" / "exercises").exists()
+
+
 def test_the_folder_may_be_a_link(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

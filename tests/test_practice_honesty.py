@@ -106,6 +106,12 @@ EVASIONS = {
     return dy * np.interp(x, g, np.gradient(np.tanh(g), g))""",
     },
     "mean_squared_error": {
+        "steps of two lengths": """
+    c = y - x
+    k = np.abs(c).max()
+    h, g = 0.005 * k, -0.0075 * k
+    a, b, f = (c + h) ** 2, (c + g) ** 2, c * c
+    return ((a - f) / h * g - (b - f) / g * h) / (g - h) / y.size""",
         "two values": """
     f = lambda v: (v - x) ** 2 / y.size
     return (f(y + 1) - f(y - 1)) / 2""",
@@ -155,15 +161,34 @@ EVASIONS = {
     return (half(1.0) + half(-1.0)) / len(mu), (np.exp(logvar) - 1) / (2 * len(mu))""",
     },
     "sigmoid": {
+        "six steps of six lengths": """
+    h, s = 6e-3, 0
+    nodes = np.array([-3.03, -2.013, -1.0037, 1, 2.005, 3.017])
+    weights = np.linalg.solve(np.vander(nodes, increasing=True).T, np.eye(6)[1])
+    for node, weight in zip(nodes, weights / h):
+        s = s + weight * 1 / (1 + np.exp(-(x + node * h)))
+    return dy * s""",
         "a power": stencil("1 / (1 + np.e**-v)"),
         "extrapolated": richardson("1 / (1 + np.e**-v)"),
     },
     "reparameterize": {
+        "six steps of six lengths": """
+    h, s = 6e-3, 0
+    nodes = np.array([-3.03, -2.013, -1.0037, 1, 2.005, 3.017])
+    weights = np.linalg.solve(np.vander(nodes, increasing=True).T, np.eye(6)[1])
+    for node, weight in zip(nodes, weights / h):
+        s = s + weight * np.exp((logvar + node * h) / 2)
+    return dz, dz * eps * s""",
         "a power": stencil("np.e ** (v / 2)", "(dz, dz * eps * s)", "logvar"),
         "extrapolated": richardson("np.e ** (v / 2)", "(dz, dz * eps * s)", "logvar"),
     },
     "reparameterize_softplus": {
         "the given function": stencil("softplus(v)", "(dz, dz * eps * s)", "rho"),
+    },
+    "relu": {
+        "steps of two lengths": "a = 1e-7\n"
+        "    d = np.maximum(x + a, 0) - np.maximum(x - 1.5 * a, 0)\n"
+        "    return dy * np.round(d / (2.5 * a))",
     },
 }
 OTHER_ARITHMETIC = {
@@ -172,6 +197,7 @@ OTHER_ARITHMETIC = {
     "a complex step": "z = np.tanh(x + np.sqrt(-1e-60 + 0j))\n    return dy * z.imag * 1e30",
     "wider floats": "z = np.tanh(x.astype('f16'))\n    return dy * (1 - y * y)",
 }
+KINDS = {"objects": "wide", "long integers": "wide"}  # the others are "complex"
 REFUSALS = ("numerical", "imprecise", "derivative")
 LIBRARIES = ("mpmath", "decimal", "fractions", "jax", "scipy.misc")
 
@@ -278,7 +304,7 @@ def test_other_arithmetic_is_refused() -> None:
     got = answers("tanh", [*OTHER_ARITHMETIC.values()], seed=4)
     for name, one in zip(OTHER_ARITHMETIC, got, strict=True):
         assert one.problem, name
-        assert one.problem.kind in ("complex", "wide", "name"), f"{name}: {one.problem}"
+        assert one.problem.kind == KINDS.get(name, "complex"), f"{name}: {one.problem}"
 
 
 def test_libraries_for_it_are_refused() -> None:
@@ -353,7 +379,9 @@ def test_what_is_computed_is_counted(body: str, values: int, curved: int) -> Non
         ("y = [v * w for v in x.ravel() for w in (1.003, 0.997)]", True),
         ("y = [v * w for v in x.ravel() for w in (1.002, 1.004)]", True),
         ("y = [v * w for v in x.ravel() for w in (1.004, 0.9973)]", False),  # data
-        ("y = [x * w for w in (1.004, 0.9973, 1.0021)]", False),
+        ("y = [x + h for h in (1e-3, -1.003e-3)]", True),
+        ("y = [x * w for w in (1.004, 0.996)]", True),
+        ("y = [x * 1.004, x - 0.004]", True),
         ("y = (x + 3) ** 2 - (x - 3) ** 2", True),
         ("y = (x + 3) @ x.T - (-3 + x) @ x.T", True),
         ("y = (x + 3) ** 2 - (x - 2) ** 2", False),

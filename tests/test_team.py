@@ -239,9 +239,15 @@ def test_an_optimizer_with_a_step_of_its_own_is_stepped(capfd):
         fit(model, data(), workers=workers, optimizer=Clipped(1.0), **SETTINGS)
         thetas.append(model.theta)
     np.testing.assert_array_equal(*thetas)
-    assert capfd.readouterr().err == (
-        "training in one process: the optimizer has a step of its own\n"
-    )
+    why = "training in one process: the optimizer has a step of its own\n"
+    assert capfd.readouterr().err == why
+    sgd = OPTIMIZERS["sgd"](1.0)
+    sgd.step = lambda theta, grad: None
+    model = MODELS["vae"](dtype="float64")
+    before = model.theta.copy()
+    fit(model, data(), workers=2, optimizer=sgd, **SETTINGS)
+    np.testing.assert_array_equal(model.theta, before)
+    assert capfd.readouterr().err == why
 
 
 def test_a_complaint_of_any_length_is_heard():

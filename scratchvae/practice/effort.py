@@ -120,6 +120,7 @@ class Effort:
         self.see = see
         self.values = self.curved = 0
         self.moves: dict[Any, set[float]] = {}  # of an array or a number: what was added to it
+        self.scales: dict[Any, set[float]] = {}  # and by what it was multiplied, less 1
         self.terms = Terms()
 
     @property
@@ -150,14 +151,19 @@ class Effort:
         if step and abs(step) <= NUDGE * max(largest, 1.0):
             key = x.tobytes() if isinstance(x, np.ndarray) and x.size > 1 else float(np.ravel(x)[0])
             sign = -1 if name == "Sub" else 1
-            self.moves.setdefault(key, set()).add(float(f"{sign * step:.6g}"))
+            moves = self.scales if name == "Mult" else self.moves
+            moves.setdefault(key, set()).add(float(f"{sign * step:.6g}"))
 
     @property
     def nudges(self) -> bool:
         """Whether something is moved by several small steps, or by any two in opposite ways."""
         if self.terms.mirrored:
             return True
-        several = {k: frozenset(v) for k, v in self.moves.items() if _multiples(v)}
+        several = {}
+        for key in self.moves | self.scales:
+            added, scaled = self.moves.get(key, set()), self.scales.get(key, set())
+            if len(added) > 1 or _multiples(added | scaled):  # data may lie near 1, too
+                several[key] = frozenset(added | scaled)
         if any(isinstance(key, bytes) for key in several):
             return True
         steps = list(several.values())
@@ -288,7 +294,7 @@ def _single(by: Any) -> float | None:
 
 
 def _multiples(steps: set[float]) -> bool:
-    """Whether a step is a multiple of another, such as -h or 2 h of h; those of data are not."""
+    """Whether a step is a multiple of another, such as -h or 2 h of h; data seldom are."""
     ratios = [a / b for a in steps for b in steps if abs(a) >= abs(b) and a != b]
     return any(abs(r - round(r)) <= 1e-3 and abs(r) <= 12.5 for r in ratios)
 

@@ -82,8 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def folder() -> Path:
     """Where the exercises are: `exercises` in the current folder, or this folder if it is that."""
-    here = Path()  # a link to it may have another name
-    inside = (here / "progress.json").exists() and any(here.glob("[0-9][0-9]_*.py"))
+    here = Path()
+    ours = here.resolve().name == "exercises" or any(here.glob("[0-9][0-9]_*.py"))  # or a link
+    inside = ours and (here / "progress.json").exists()
     return here if inside else here / "exercises"
 
 

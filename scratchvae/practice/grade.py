@@ -34,14 +34,14 @@ ROUNDS = 3
 TOLERANCE = 1e-8  # of the numerical gradient
 ROUGH = 1e-6  # of the terms of a wrong gradient, which are plain central differences
 NEAR = 1e-7  # of the right function's value: a difference quotient or an approximation
-CLOSE = 1e-3  # of the same: a small number added in a denominator, or rounding
+CLOSE = 1e-5  # of the same: a small number is added in a denominator, say
 EXACT = 1e-13  # of the right function's value: rounding only
 LARGE = 2.0**27  # inputs so many times as large: a difference with a step of its own loses digits
 #: What an answer may compute: so many times what the solution does, and for each number that it is
 #: given and returns. Derivatives take one or two values of a curved function for each number, or
 #: for each number given, if a loop does not keep them; difference quotients that agree to EXACT,
-#: without a step so small that it is seen, take eight.
-WORK, CURVED = (10, 10), (2, 4)
+#: without a step so small that it is seen, take six or more.
+WORK, CURVED = (10, 10), (1, 4)
 
 
 @dataclass(frozen=True)

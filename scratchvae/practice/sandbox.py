@@ -75,7 +75,7 @@ class Problem:
     """What stopped a learner's code, or why it is refused, and where.
 
     `kind`: "unreadable", "syntax", "full width", "wide space", "quote", "import", "name",
-    "complex", "derivative", "numerical", "no function", "blank", "exception", "recursion",
+    "complex", "wide", "derivative", "numerical", "no function", "blank", "exception", "recursion",
     "memory", "flood", "exit", "timeout", "died"; and from `grade`: "none", "none of", "count",
     "type", "imprecise".
     `line` counts from 1 in the learner's file and `source` is that line; `name` is what is refused
