@@ -46,7 +46,7 @@ def main() -> None:
                 image.thumbnail((320, 320), Image.Resampling.LANCZOS)
                 folder = LESSONS / "thumbnails"
                 folder.mkdir(exist_ok=True)
-                image.quantize(64).save(folder / f"{lesson.name[:2]}.png", optimize=True)
+                image.save(folder / f"{lesson.name[:2]}.png", optimize=True)
 
 
 if __name__ == "__main__":

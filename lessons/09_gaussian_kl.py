@@ -69,24 +69,25 @@ rng = np.random.default_rng(0)
 # and hence :math:`E_q[z^2] = \mu^2 + \sigma^2`. Put in:
 #
 # .. math::
-#    E_q[\log q] &= -\tfrac12 [\log 2\pi + logvar + 1] && \text{minus the entropy of q} \\
-#    E_q[\log p] &= -\tfrac12 [\log 2\pi + \mu^2 + \sigma^2] && \text{minus the cross-entropy} \\
+#    E_q[\log q] &= -\tfrac12 [\log 2\pi + logvar + 1] = -H(q) \\
+#    E_q[\log p] &= -\tfrac12 [\log 2\pi + \mu^2 + \sigma^2] = -H(q, p) \\
 #    KL &= \tfrac12 [\mu^2 + \sigma^2 - 1 - logvar]
 #
-# :math:`\mu^2` draws the mean to 0. The rest draws sigma to 1: it is :math:`e^v - 1 - v` with v =
-# logvar, and :math:`e^v \ge 1 + v` with equality at v = 0 only. The latents are independent under q
-# and under p, so both logarithms are sums over the latents, and so is the KL. The loss averages it
-# over the batch. (The same steps give :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
+# The first two are minus the entropy of q and minus the cross-entropy. :math:`\mu^2` draws the mean
+# to 0. The rest draws sigma to 1: it is :math:`e^v - 1 - v` with v = logvar, and
+# :math:`e^v \ge 1 + v` with equality at v = 0 only. The latents are independent under q and under
+# p, so both logarithms are sums over the latents, and so is the KL. The loss averages it over the
+# batch. (The same steps give :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
 # \log (s / \sigma) + (\sigma^2 + (\mu - m)^2) / (2 s^2) - \tfrac12`.)
 #
 # 潜在変数が1個のとき、q = N(mu, sigma^2)、logvar = log sigma^2、p = N(0, 1)とします。必要な
 # 期待値は、E[(z - mu)^2] = sigma^2とE[z^2] = mu^2 + sigma^2の2つだけです。代入すると上の3つの
-# 式になります。1行目と2行目は、qのエントロピーと交差エントロピーの符号をそれぞれ変えたもの、3行目が
-# KLです。mu^2の項は平均を0へ、残りは分散を1へ引き寄せます。潜在変数はqでもpでも互いに独立なので、
-# 対数は和になり、KLも潜在変数についての和です。損失ではバッチで平均します。（同じ計算で、2つの
-# 正規分布の間では :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
-# \log (s / \sigma) + (\sigma^2 + (\mu - m)^2) / (2 s^2) - \tfrac12` となり、m = 0、s = 1とすると
-# 上の式です。）
+# 式になります。1行目と2行目は、qのエントロピーH(q)と交差エントロピーH(q, p)の符号をそれぞれ
+# 変えたもの、3行目がKLです。mu^2の項は平均を0へ、残りは分散を1へ引き寄せます。潜在変数はqでもpでも
+# 互いに独立なので、対数は和になり、KLも潜在変数についての和です。損失ではバッチで平均します。（同じ
+# 計算で、2つの正規分布の間では :math:`KL(N(\mu, \sigma^2) \,\|\, N(m, s^2)) =
+# \log (s / \sigma) + (\sigma^2 + (\mu - m)^2) / (2 s^2) - \tfrac12`
+# となり、m = 0、s = 1とすると上の式です。）
 
 
 def gaussian_kl(mu, logvar):
