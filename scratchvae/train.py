@@ -197,6 +197,7 @@ def fit(
     team = _team(model, workers, training.optimizer)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = ProgressBar(training, epochs) if progress else nullcontext()
+    errors: Any = np.geterr()  # the caller's, which hold in callbacks
     # what overflows here is caught by the test for a finite loss
     with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
@@ -216,8 +217,9 @@ def fit(
             if not stopped:
                 training.epoch, training.step, training.terms = epoch + 1, 0, []
                 training.history.append(row)
-            for callback in callbacks:
-                callback(training)
+            with np.errstate(**errors):
+                for callback in callbacks:
+                    callback(training)
             if progress and not stopped:  # what it shows is saved
                 bar.epoch(row)
             if stopped or interrupted():

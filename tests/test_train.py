@@ -283,6 +283,13 @@ def test_callbacks_may_be_none_or_drawn_from_a_generator():
     assert len(seen) == 3
 
 
+def test_what_numpy_does_on_errors_is_the_callers_in_callbacks():
+    seen = []
+    with np.errstate(divide="raise", over="warn"):
+        fit(MODELS["ae"](), data(), epochs=1, callbacks=[lambda t: seen.append(np.geterr())])
+        assert seen == [np.geterr()]
+
+
 def test_callbacks_are_called_in_order_after_each_epoch():
     seen = []
     training = Training(Adam(), n_examples=22, batch_size=8)
