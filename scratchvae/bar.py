@@ -37,12 +37,11 @@ class ProgressBar:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.first = training.epoch * training.steps_an_epoch + training.step
         self.seen = self._images()
         self.task = self.bar.add_task(
             "",
             total=epochs * training.steps_an_epoch,
-            completed=self.first,
+            completed=training.epoch * training.steps_an_epoch + training.step,
             epoch=min(training.epoch + 1, epochs),
             epochs=epochs,
             terms=_terms_text(training.history.last()),

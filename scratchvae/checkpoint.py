@@ -50,10 +50,6 @@ def save(
     Raises ValueError for what ``load`` would refuse: parameters or optimizer vectors that are not
     finite, a model or an optimizer that is none of ours, other notes; and leaves the old file.
     """
-    try:
-        json.dumps(notes)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not saved, notes: {error}") from None
     if notes is not None and not isinstance(notes, dict):
         raise ValueError(f"{path}: not saved, notes: got {notes!r}, want a dict")
     if MODELS.get(model.kind) is not type(model):  # load would make another
@@ -84,8 +80,12 @@ def save(
         "history": training.history.columns,
         "notes": notes or {},
     }
+    try:
+        text = json.dumps(header)
+    except (TypeError, ValueError) as error:  # all else in it is ours
+        raise ValueError(f"{path}: not saved, notes: {error}") from None
     arrays = {
-        "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+        "header": np.frombuffer(text.encode(), dtype=np.uint8),
         "terms": terms_table(training.terms, model.term_names),
         **vectors,
     }

@@ -107,9 +107,6 @@ class Report:
                 return tensor
         raise KeyError(f"report: got {name!r}, want one of {', '.join(self)}")
 
-    def __contains__(self, name: object) -> bool:
-        return name in list(self)
-
     def __iter__(self) -> Iterator[str]:
         return (tensor.name for tensor in self.tensors)
 

@@ -319,10 +319,8 @@ class _Check:
         self, name: str, places: Sequence[int | Array], group: _Group, claims: Array
     ) -> bool:
         """Whether f is at a minimum, and nothing but round-off is left of all slopes."""
-        for place, *slopes in zip(
-            places, np.abs(claims), np.abs(group.numeric), group.uncertainty, strict=True
-        ):
-            claim, numeric, uncertainty = slopes
+        slopes = np.abs([claims, group.numeric, group.uncertainty]).T
+        for place, (claim, numeric, uncertainty) in zip(places, slopes, strict=True):
             of_numeric, of_claim = rounding(self.f, self.inputs, name, place)
             known = uncertainty <= of_numeric and numeric <= max(uncertainty, of_claim)
             if not known or claim > of_claim:
@@ -522,13 +520,14 @@ def check_model(
 
     def claims() -> dict[str, Array]:
         model.backward()
-        for name, gradient in model.named_gradients().items():
+        gradients = model.named_gradients()
+        for name, gradient in gradients.items():
             if not np.shares_memory(gradient, model.grad):
                 raise ValueError(
                     f"named_gradients(): {name} is no view of grad, which the optimizer reads; "
                     "want backward to write the gradient in place: layer.dW[...] ="
                 )
-        return {name: np.array(g) for name, g in model.named_gradients().items()}
+        return {name: np.array(gradient) for name, gradient in gradients.items()}
 
     def term(name: str, weight: float) -> Function:
         return lambda _: weight * model.loss_terms(x, noise)[name]

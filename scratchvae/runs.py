@@ -39,12 +39,11 @@ class Run:
 
     def dataset(self, name: str | None = None, data_dir: str | None = None) -> datasets.Dataset:
         """Load the run's data, or other data of the same number of features."""
-        own = self.notes["data"] if name is None else name
-        if data_dir and not datasets.uses_folder(own):
-            raise ValueError(f"--data-dir: has no effect on the data {own}")
+        chosen = self.notes["data"] if name is None else name
+        datasets.check_folder(chosen, data_dir)
         if name is None:
-            name, data_dir = self.notes["data"], data_dir or self.notes.get("data_dir")
-        data = datasets.load(name, data_dir)
+            data_dir = data_dir or self.notes.get("data_dir")
+        data = datasets.load(chosen, data_dir)
         if data.x_test.shape[1] != self.model.n_features:
             raise ValueError(
                 f"{data.name}: has {data.x_test.shape[1]} features, "

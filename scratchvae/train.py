@@ -75,9 +75,6 @@ class History:
             raise KeyError(f"history: got {name!r}, {want}")
         return self.columns[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.columns
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 
@@ -183,7 +180,7 @@ def fit(
         validation = _data(model, "validation", validation)
     settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "binarize": binarize}
     if resume is None:
-        training = _start(len(x), optimizer, learning_rate, **settings)
+        training = _start(len(x), optimizer, learning_rate, settings)
     else:
         training = resume
         _check_resume(training, len(x), optimizer, learning_rate, settings)
@@ -253,16 +250,13 @@ def _start(
     n_examples: int,
     optimizer: str | Optimizer | None,
     learning_rate: float | None,
-    batch_size: int | None,
-    seed: int | None,
-    binarize: bool | None,
+    settings: dict[str, Any],
 ) -> Training:
     if not isinstance(optimizer, Optimizer):
         optimizer = make_optimizer("adam" if optimizer is None else optimizer, learning_rate)
     elif learning_rate is not None:
         raise ValueError("learning_rate: give it to the Optimizer, or name the optimizer instead")
-    settings = {"batch_size": batch_size, "seed": seed, "binarize": binarize}
-    given: dict[str, Any] = {k: value for k, value in settings.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
     return Training(optimizer, n_examples=n_examples, **given)
 
 

@@ -212,8 +212,7 @@ def _fresh(given: dict[str, Any]) -> _Job:
     batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
     validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
     name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
-    if data_dir and not datasets.uses_folder(name):
-        raise ValueError(f"--data-dir: has no effect on the data {name}; add --data mnist")
+    datasets.check_folder(name, data_dir)
     data = datasets.load(name, data_dir)
     config = {"model": given["model"], "n_features": data.x_train.shape[1], "seed": seed, **options}
     model = build(config, device)

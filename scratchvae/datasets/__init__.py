@@ -3,11 +3,11 @@
 from scratchvae.datasets.dataset import Dataset
 from scratchvae.datasets.loaders import (
     available,
+    check_folder,
     fashion_mnist,
     load,
     mnist,
     mnist10k,
-    uses_folder,
 )
 
-__all__ = ["Dataset", "available", "fashion_mnist", "load", "mnist", "mnist10k", "uses_folder"]
+__all__ = ["Dataset", "available", "check_folder", "fashion_mnist", "load", "mnist", "mnist10k"]

@@ -99,9 +99,10 @@ def load(
     return load_file(path)
 
 
-def uses_folder(name: str) -> bool:
-    """Whether the data called ``name`` come from a folder of IDX files."""
-    return name in (MNIST.name, FASHION_MNIST.name)
+def check_folder(name: str, data_dir: str | None) -> None:
+    """Raise ValueError where ``--data-dir`` names a folder for data that come from none."""
+    if data_dir and name not in (MNIST.name, FASHION_MNIST.name):
+        raise ValueError(f"--data-dir: has no effect on the data {name}; add --data mnist")
 
 
 def available(data_dir: str | Path | None = None) -> dict[str, str]:
