@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 EXACT = frozenset({np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.negative})
 
 Loop = Callable[..., None]
+Scratch = Collection[int]
 
 
 def problem() -> str | None:
@@ -39,47 +40,55 @@ def problem() -> str | None:
         return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def loop(function: Callable[..., Any], vectors: int, numbers: int, dtype: Any) -> Loop | None:
+def loop(
+    function: Callable[..., Any], vectors: int, numbers: int, dtype: Any, scratch: Scratch = ()
+) -> Loop | None:
     """Return what does ``function(numpy, *arguments)`` in one loop; None where there is none.
 
-    The arguments of the function and of the loop are so many contiguous vectors of one length, no
-    two of which overlap, and behind them numbers, all of ``dtype``: float32 or float64.
+    The arguments of the function are so many contiguous vectors of one length, no two of which
+    overlap, and behind them numbers, all of ``dtype``: float32 or float64. The loop takes the same
+    without the vectors with the numbers ``scratch``, which are for intermediate results: it keeps
+    these in registers.
     """
-    return None if problem() else _compiled(function, vectors, numbers, dtype)
+    return None if problem() else _compiled(function, vectors, numbers, dtype, tuple(scratch))
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any], vectors: int, numbers: int, dtype: Any) -> Loop | None:
+def _compiled(
+    function: Callable[..., Any], vectors: int, numbers: int, dtype: Any, scratch: Scratch
+) -> Loop | None:
     import numba
 
     names: dict[str, Any] = {"np": np}
     try:
-        exec(source(function, vectors, numbers), names)
+        exec(source(function, vectors, numbers, scratch), names)
     except (AttributeError, TypeError):  # it does something else than operations on elements
         return None
     element = numba.from_dtype(np.dtype(dtype))
-    signature = numba.void(*[element[::1]] * vectors, *[element] * numbers)
+    signature = numba.void(*[element[::1]] * (vectors - len(scratch)), *[element] * numbers)
     compiled: Loop = numba.njit(signature, error_model="numpy")(names["loop"])  # x / 0: no error
     return compiled
 
 
-def source(function: Callable[..., Any], vectors: int, numbers: int) -> str:
+def source(function: Callable[..., Any], vectors: int, numbers: int, scratch: Scratch = ()) -> str:
     """Return the loop that ``function(numpy, *arguments)`` is.
 
     Raises TypeError or AttributeError where the function does anything else than operations of
-    ``EXACT`` on its arguments, with ``out`` one of its vectors, or returns something.
+    ``EXACT`` on its arguments, with ``out`` one of its vectors, reads of ``scratch`` what it has
+    not written, or returns something.
     """
     lines: list[str] = []
-    arguments = [f"x{i}" for i in range(vectors + numbers)]
-    elements = {f"e{i}": f"{x}[i]" for i, x in enumerate(arguments[:vectors])}
-    names = [*elements, *arguments[vectors:]]
-    if function(np, *(_Name(name, lines) for name in names)) is not None:
+    elements = [_Name(f"e{i}", lines, known=i not in scratch) for i in range(vectors)]
+    constants = [_Name(f"x{i}", lines) for i in range(vectors, vectors + numbers)]
+    if function(np, *elements, *constants) is not None:
         raise TypeError(f"{function.__name__} returns something")
     written = {line.split(" = ")[0] for line in lines}
-    if not written <= elements.keys():
+    if not written <= {e.name for e in elements}:
         raise TypeError(f"{function.__name__} writes into a number")
-    lines[:0] = [f"{element} = {place}" for element, place in elements.items()]
-    lines += [f"{place} = {element}" for element, place in elements.items() if element in written]
+    kept = [i for i in range(vectors) if i not in scratch]
+    lines[:0] = [f"e{i} = x{i}[i]" for i in kept]
+    lines += [f"x{i}[i] = e{i}" for i in kept if f"e{i}" in written]
+    arguments = [*(f"x{i}" for i in kept), *(x.name for x in constants)]
     head = f"def loop({', '.join(arguments)}):\n    for i in range(len(x0)):\n"
     return head + "".join(f"        {line}\n" for line in lines)
 
@@ -87,8 +96,8 @@ def source(function: Callable[..., Any], vectors: int, numbers: int) -> str:
 class _Name(np.lib.mixins.NDArrayOperatorsMixin):
     """Stands for an element or a number; what is computed from it becomes a line."""
 
-    def __init__(self, name: str, lines: list[str]) -> None:
-        self.name, self.lines = name, lines
+    def __init__(self, name: str, lines: list[str], known: bool = True) -> None:
+        self.name, self.lines, self.known = name, lines, known
 
     def __bool__(self) -> bool:
         raise TypeError("what is computed depends on a value")
@@ -98,7 +107,10 @@ class _Name(np.lib.mixins.NDArrayOperatorsMixin):
         names = not more and all(isinstance(x, _Name) for x in (*inputs, out))
         if ufunc not in EXACT or method != "__call__" or options or not names:
             raise TypeError(f"numpy.{ufunc.__name__} is asked for more than elements")
+        if not all(x.known for x in inputs):
+            raise TypeError("what is read has not been written")
         operands = ", ".join(x.name for x in inputs)
         self.lines.append(f"{out.name} = np.{ufunc.__name__}({operands})")
         result: _Name = out
+        result.known = True
         return result

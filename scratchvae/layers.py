@@ -19,6 +19,8 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, fused, module_for, to_device
 
+FEW_ROWS, LARGE = 64, 128  # of `_times_transposed`: measured on a Zen 5 and on a Sapphire Rapids
+
 
 class Remembered:
     """What ``forward`` leaves for ``backward``: until then, reading it says to call ``forward``.
@@ -191,7 +193,7 @@ class Dense(Layer):
         xp = array_module(dy)
         xp.matmul(self.x.T, dy, out=self.dW)
         xp.matmul(self._ones(dy), dy, out=self.db[None])  # half the time of dy.sum(axis=0)
-        return dy @ self.W.T if need_dx else None
+        return _times_transposed(dy, self.W) if need_dx else None
 
     def _ones(self, dy: Array) -> Array:
         """Return 1^T (1, B), a part of what was made for the largest batch so far."""
@@ -199,6 +201,18 @@ class Dense(Layer):
         if array_module(self.ones) is not xp or self.ones.shape[1] < batch:
             self.ones = xp.ones((1, batch), dtype=self.db.dtype)
         return self.ones[:, :batch]
+
+
+def _times_transposed(dy: Array, W: Array) -> Array:
+    """Return dy W^T, (B, I).
+
+    Of few rows and a large W as (W dy^T)^T: OpenBLAS's float32 kernels for AVX-512 then lay out dy
+    anew instead of W, which takes them longer than the product.
+    """
+    on_host = array_module(dy) is np and dy.dtype == W.dtype == np.float32
+    if on_host and len(dy) <= FEW_ROWS and min(W.shape) >= LARGE:
+        return np.ascontiguousarray((W @ dy.T).T)
+    return dy @ W.T
 
 
 class ReLU(Layer):

@@ -18,7 +18,7 @@ from scratchvae.backend import Array, array_module, device_of, fused
 from scratchvae.layers import Remembered, sigmoid
 
 LOG_2PI = math.log(2 * math.pi)
-CACHED = 1 << 18  # bytes of an array; beside it some five others of the same size
+CACHED = 1 << 17  # bytes of an array; beside it some five others of the same size
 
 
 class Loss(ABC):

@@ -16,8 +16,10 @@ cache when the next one reads it. With Numba (the extra ``fast``) it is one pass
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -62,8 +64,11 @@ class Optimizer(ABC):
         if array_module(theta) is np:
             self.flush()
 
-    def prepare(self, theta: Array, grad: Array) -> None:
-        """Allocate what is not there yet, or raise a ValueError where theta or grad do not fit."""
+    def prepare(self, theta: Array, grad: Array, parts: int = 0) -> None:
+        """Allocate what is not there yet, or raise a ValueError where theta or grad do not fit.
+
+        ``parts`` says that ``update`` will be given the gradients of so many parts of a batch.
+        """
         if theta.shape != grad.shape or theta.dtype != grad.dtype:
             raise ValueError(
                 f"step: theta {theta.shape} {theta.dtype} and grad {grad.shape} {grad.dtype} differ"
@@ -77,48 +82,74 @@ class Optimizer(ABC):
                     f"step: this optimizer remembers {known.shape[0]} parameters of {known.dtype}, "
                     f"got {theta.shape[0]} of {theta.dtype}; make a new one for each model"
                 )
-        if self._scratch is None:
+        new = self._scratch is None
+        if new:
             self._scratch = xp.empty_like(theta)
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
-            if xp is np and len(theta) >= COMPILED and compiled.problem() is None:
-                self._loop(theta, grad, self.scalars(1))  # processes forked later have it too
+        if (new or parts) and xp is np and len(theta) >= COMPILED and compiled.problem() is None:
+            rows = [grad] * max(1, parts)  # processes forked later have the loop too
+            self._loop(theta, rows, self.scalars(1), (1 / max(1, parts),) * parts)
 
     @abstractmethod
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return the numbers that the update of step t >= 1 takes: of any step, at any time."""
 
-    def update(self, theta: Array, grad: Array, scalars: tuple[Any, ...], first: int = 0) -> None:
+    def update(
+        self,
+        theta: Array,
+        grad: Array,
+        scalars: tuple[Any, ...],
+        first: int = 0,
+        shares: tuple[float, ...] = (),
+    ) -> None:
         """Change theta and the memory in place; ``scalars`` are floats or 0-d arrays of its dtype.
 
-        theta and grad may be the elements from number ``first`` on, as many as there are.
-        ``prepare`` must have been called. On the device nothing is allocated and nobody waits.
+        theta and grad may be the elements from number ``first`` on, as many as there are. With
+        ``shares`` grad holds the gradients (W, P) of W parts of a batch, whose mean, weighted by
+        these numbers, is the gradient. ``prepare`` must have been called. On the device nothing is
+        allocated and nobody waits.
         """
-        xp, memory = array_module(theta), [self.memory[name] for name in self.slots]
-        update, size = self._update, len(theta)
+        xp, size = array_module(theta), len(theta)
+        rows = [*grad] if shares else [grad]
+        memory = [self.memory[name][first : first + size] for name in self.slots]
         if xp is np:
             scalars = tuple(s.item() if isinstance(s, np.generic) else s for s in scalars)
-            update, size = self._loop(theta, grad, scalars) or update, BLOCK
+            if loop := self._loop(theta, rows, scalars, shares):
+                loop(theta, *rows, *memory, *map(theta.dtype.type, (*scalars, *shares)))
+                return
+            size = BLOCK
+        mean = xp.empty_like(theta[:size]) if shares else None
         for start in range(0, len(theta), size):
-            g = grad[start : start + size]
-            scratch = self._scratch[: len(g)]  # the same for all blocks, so that it stays
-            block = slice(first + start, first + start + len(g))
-            vectors = (theta[start : start + size], g, scratch, *(m[block] for m in memory))
-            update(xp, *vectors, *scalars)
+            block = slice(start, start + size)
+            part, (g, *others) = theta[block], (row[block] for row in rows)
+            scratch = self._scratch[: len(part)]  # the same for all blocks, so that it stays
+            if mean is not None:
+                g = _mean(xp, mean[: len(part)], scratch, (g, *others), shares)
+            self._update(xp, part, g, scratch, *(m[block] for m in memory), *scalars)
 
-    def _loop(self, theta: Array, grad: Array, scalars: tuple[Any, ...]) -> Any:
-        """Return ``_update`` compiled, or None where Numba or these arguments do not allow it."""
+    def _loop(
+        self,
+        theta: Array,
+        rows: list[Array],
+        scalars: tuple[Any, ...],
+        shares: tuple[float, ...],
+    ) -> compiled.Loop | None:
+        """Return ``update`` compiled, or None where Numba or these arguments do not allow it."""
         function = ELEMENTWISE.get(self._update)
-        arrays, dtype = (theta, grad, *self.vectors), theta.dtype
+        arrays, dtype = (theta, *rows, *self.memory.values()), theta.dtype
         plain = all(type(a) is np.ndarray and a.flags.carray for a in arrays)
         floats = dtype in (np.float32, np.float64) and all(type(s) is float for s in scalars)
         if function is None or not plain or not floats or len(theta) < COMPILED:
             return None
-        vectors = len(arrays)
-        loop = compiled.loop(function, vectors, len(scalars), dtype)
-        if loop is None or np.may_share_memory(theta, grad):
+        scratch: tuple[int, ...] = (2,)
+        if shares:
+            function, scratch = _of_parts(function, len(shares)), (1, 2)
+        vectors, numbers = len(arrays) + len(scratch), len(scalars) + len(shares)
+        loop = compiled.loop(function, vectors, numbers, dtype, scratch)
+        if loop is None or any(np.may_share_memory(theta, row) for row in rows):
             return None
-        return lambda xp, *args: loop(*args[:vectors], *map(dtype.type, args[vectors:]))
+        return loop
 
     def flush(self, part: slice = slice(None)) -> None:
         """Every so many steps, set the memory to zero where it would soon be subnormal."""
@@ -174,6 +205,29 @@ class Optimizer(ABC):
         hidden = ("t", "memory", "_scratch")
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+
+
+def _mean(
+    xp: Any, mean: Array, scratch: Array, gradients: Sequence[Array], shares: Sequence[Any]
+) -> Array:
+    """Write the mean of the gradients, weighted by their shares, and return it."""
+    xp.multiply(gradients[0], shares[0], out=mean)
+    for gradient, share in zip(gradients[1:], shares[1:], strict=True):
+        xp.multiply(gradient, share, out=scratch)
+        mean += scratch
+    return mean
+
+
+@functools.cache
+def _of_parts(update: Callable[..., None], parts: int) -> Callable[..., None]:
+    """Return ``update`` of a mean: it takes the gradients behind the scratch, the shares last."""
+
+    def of_mean(xp: Any, theta: Array, mean: Array, scratch: Array, *rest: Any) -> None:
+        gradients, shares = rest[:parts], rest[-parts:]
+        _mean(xp, mean, scratch, gradients, shares)
+        update(xp, theta, mean, scratch, *rest[parts:-parts])
+
+    return of_mean
 
 
 class SGD(Optimizer):

@@ -8,7 +8,7 @@ its parts, weighted by their numbers of rows. Worker k of W takes a step thus:
 
 1. forward and backward on rows B k/W to B (k+1)/W, into a gradient vector of its own;
 2. it waits until all have done so;
-3. on every W-th block of the parameters it adds up the W gradients and steps the optimizer, which
+3. on the k-th part of the parameters it adds up the W gradients and steps the optimizer, which
    works element by element;
 4. it waits until all have done so.
 
@@ -43,7 +43,7 @@ import numpy as np
 
 from scratchvae.backend import Array
 from scratchvae.models import Model, Terms
-from scratchvae.optim import BLOCK, Optimizer
+from scratchvae.optim import Optimizer
 
 MOST_WORKERS = 4  # that `suggested` suggests
 LEAST_ROWS = 8  # of a batch for each of them
@@ -107,9 +107,6 @@ class Team:
         self.memory: dict[str, Array] = {}
         self.rows = _shared((workers,), np.dtype(float))
         self.terms = _shared((workers, len(model.term_names)), np.dtype(float))
-        n_blocks = workers * math.ceil(size / (workers * BLOCK))
-        self.blocks = [part_of(i, n_blocks, size) for i in range(n_blocks)]
-        self.scratch = np.empty(BLOCK, dtype=dtype)
 
     @contextmanager
     def epoch(self, optimizer: Optimizer, batches: Batches) -> Iterator[Callable[[], Terms]]:
@@ -150,7 +147,7 @@ class Team:
     def _shared_by_all(self) -> Iterator[None]:
         """Keep parameters and memory in the shared vectors while the block lasts."""
         model, optimizer = self.model, self.optimizer
-        optimizer.prepare(model.theta, model.grad)
+        optimizer.prepare(model.theta, model.grad, self.workers)
         theta, grad, memory = model.theta, model.grad, optimizer.memory
         for name, vector in memory.items():
             if name not in self.memory:
@@ -197,21 +194,19 @@ class Team:
             self.terms[k] = [model.terms[name] for name in model.term_names]
 
     def _update(self, k: int, check: Callable[[], None]) -> Array:
-        """Add up all workers' gradients and step the optimizer on every W-th block of parameters.
+        """Add up all workers' gradients and step the optimizer on the k-th part of the parameters.
 
         Returns the terms of the whole batch's loss.
         """
         self.talk.meet(0, k, check)
         shares = self.rows / self.rows.sum()
         terms: Array = shares @ self.terms
-        weights, optimizer = shares.astype(self.grads.dtype), self.optimizer
+        optimizer, part = self.optimizer, part_of(k, self.workers, self.theta.size)
         optimizer.t += 1
         scalars = optimizer.scalars(optimizer.t)
-        for block in self.blocks[k :: self.workers]:
-            total = self.scratch[: block.stop - block.start]
-            np.matmul(weights, self.grads[:, block], out=total)
-            optimizer.update(self.theta[block], total, scalars, block.start)
-            optimizer.flush(block)
+        gradients = self.grads[:, part]
+        optimizer.update(self.theta[part], gradients, scalars, part.start, tuple(shares.tolist()))
+        optimizer.flush(part)
         self.talk.meet(1, k, check)
         return terms
 

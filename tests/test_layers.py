@@ -6,6 +6,8 @@ import pytest
 from scratchvae import Dense, Layer, ReLU, Sequential, Sigmoid, Tanh
 from scratchvae.layers import (
     ACTIVATIONS,
+    FEW_ROWS,
+    LARGE,
     glorot_uniform,
     gradients_of,
     he_normal,
@@ -298,6 +300,21 @@ def test_memory_layout_does_not_matter(name):
         np.testing.assert_allclose(layer.backward(change(dy)), dx, rtol=1e-12, atol=1e-14)
         for key, gradient in gradients(layer).items():
             np.testing.assert_allclose(gradient, want[key], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("widths", [(LARGE, LARGE), (2 * LARGE, LARGE - 1), (LARGE + 3, 5 * LARGE)])
+@pytest.mark.parametrize("order", "CF")
+def test_dx_of_few_and_of_many_rows(rows, widths, order):
+    """Which are multiplied in different ways."""
+    layer, rng = Dense(*widths), np.random.default_rng(1)
+    dy = rng.standard_normal((rows, widths[1])).astype("float32", order=order)
+    layer.forward(rng.standard_normal((rows, widths[0]), dtype="float32"))
+    dx = layer.backward(dy)
+    want = dy.astype("float64") @ layer.W.T.astype("float64")
+    np.testing.assert_allclose(dx, want, rtol=0, atol=1e-5 * abs(want).max())
+    assert dx.flags.c_contiguous
+    assert not np.may_share_memory(dx, layer.W)
 
 
 # --- Sequential ---

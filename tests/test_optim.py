@@ -465,3 +465,26 @@ def test_an_update_of_some_elements_is_that_part_of_the_whole(name):
     np.testing.assert_array_equal(parts, together)
     for kept in whole.memory:
         np.testing.assert_array_equal(pieces.memory[kept], whole.memory[kept])
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.2, 0.3, 0.5), (1.0,)])
+def test_an_update_of_the_gradients_of_parts_is_one_of_their_mean(name, shares):
+    theta, grads = problem("float32", 2 * BLOCK + 3)
+    whole, of_parts = make_optimizer(name), make_optimizer(name)
+    of_parts.prepare(theta, grads[0], len(shares))
+    want, got = theta.copy(), theta.copy()
+    for t in range(1, 4):
+        rows = np.stack(grads[t : t + len(shares)])
+        before = rows.copy()
+        mean = rows[0] * np.float32(shares[0])
+        for row, share in zip(rows[1:], shares[1:], strict=True):
+            mean += row * np.float32(share)
+        whole.step(want, mean)
+        for part in (slice(7, None), slice(0, 7)):
+            of_parts.update(got[part], rows[:, part], of_parts.scalars(t), part.start, shares)
+        np.testing.assert_array_equal(rows, before)
+    np.testing.assert_array_equal(got, want)
+    assert (got != theta).mean() > 0.9
+    for kept in whole.memory:
+        np.testing.assert_array_equal(of_parts.memory[kept], whole.memory[kept])

@@ -91,7 +91,7 @@ def test_every_optimizer(name):
 
 
 def test_more_parameters_than_one_block(monkeypatch):
-    monkeypatch.setattr(team, "BLOCK", 10)  # of 124 parameters: 14 blocks
+    monkeypatch.setattr("scratchvae.optim.BLOCK", 10)  # of 124 parameters: 7 blocks each
     one, *_ = trained()
     several, *_ = trained(workers=2)
     np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
@@ -100,7 +100,7 @@ def test_more_parameters_than_one_block(monkeypatch):
 def test_memories_are_flushed_in_all_parts(monkeypatch):
     monkeypatch.setattr("scratchvae.optim.FLUSH_EVERY", 2)
     monkeypatch.setattr("scratchvae.optim.FLUSH_BELOW", 5e304)  # what is below 0.001
-    monkeypatch.setattr(team, "BLOCK", 10)
+    monkeypatch.setattr("scratchvae.optim.BLOCK", 10)
     one, training, _ = trained(optimizer="momentum")
     several, training_of_several, _ = trained(optimizer="momentum", workers=2)
     np.testing.assert_allclose(several.theta, one.theta, rtol=1e-11, atol=1e-14)
@@ -191,7 +191,7 @@ def clipped(model, held, training):
     ids=lambda f: f.__name__,
 )
 def test_what_a_callback_changes_holds_for_all(monkeypatch, change):
-    monkeypatch.setattr(team, "BLOCK", 10)
+    monkeypatch.setattr("scratchvae.optim.BLOCK", 10)
     thetas = []
     for workers in (1, 2):
         model = MODELS["vae"](dtype="float64")
