@@ -162,8 +162,10 @@ class Optimizer(ABC):
 
     @property
     def plain(self) -> bool:
-        """Whether ``update`` does all that ``step`` does, so that others may call it instead."""
-        return type(self).step is Optimizer.step and "step" not in vars(self)
+        """Whether ``step`` and ``update`` are those above, so that others may call ``update``."""
+        methods = ("step", "update")
+        ours = all(getattr(type(self), name) is getattr(Optimizer, name) for name in methods)
+        return ours and not vars(self).keys() & methods
 
     def __copy__(self) -> Self:
         """Return a deep copy: of two optimizers with one memory each would spoil the other's."""

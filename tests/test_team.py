@@ -232,11 +232,19 @@ class Clipped(OPTIMIZERS["sgd"]):
         super().step(theta, grad * min(1, 1e-3 / np.linalg.norm(grad)))
 
 
-def test_an_optimizer_with_a_step_of_its_own_is_stepped(capfd):
+class Halved(OPTIMIZERS["sgd"]):
+    """One with an update of its own, which knows nothing of parts."""
+
+    def update(self, theta, grad, scalars, first=0):
+        super().update(theta, grad / 2, scalars, first)
+
+
+@pytest.mark.parametrize("optimizer", [Clipped, Halved])
+def test_an_optimizer_with_a_step_of_its_own_is_stepped(capfd, optimizer):
     thetas = []
     for workers in (1, 2):
         model = MODELS["vae"](dtype="float64")
-        fit(model, data(), workers=workers, optimizer=Clipped(1.0), **SETTINGS)
+        fit(model, data(), workers=workers, optimizer=optimizer(1.0), **SETTINGS)
         thetas.append(model.theta)
     np.testing.assert_array_equal(*thetas)
     why = "training in one process: the optimizer has a step of its own\n"
@@ -427,13 +435,13 @@ def end_itself(how):
         ("failed", r"\(ArithmeticError: row 7\)"),
     ],
 )
-@pytest.mark.parametrize("where", ["draw_noise", "forward", "update"])
+@pytest.mark.parametrize("where", ["draw_noise", "forward", "flush"])
 def test_a_worker_that_ends(monkeypatch, how, reason, where):
     """In the second epoch: the model is set back to the end of the first."""
     after_one, *_ = trained(workers=2, epochs=1)
     model, kept, me = MODELS["vae"](dtype="float64"), [], os.getpid()
     training = Training(OPTIMIZERS["adam"](), seed=3, n_examples=21, batch_size=8)
-    whose = training.optimizer if where == "update" else model
+    whose = training.optimizer if where == "flush" else model
     real = getattr(whose, where)
 
     def ends(*args):
