@@ -47,13 +47,20 @@ def save(
     """Write model and training to ``path``, atomically: there is the old file or the new one.
 
     Equal states give equal files, byte for byte. ``notes`` is a JSON-safe dict to keep with them.
-    Raises ValueError for what ``load`` would refuse: parameters or optimizer vectors that are not
-    finite, a model or an optimizer that is none of ours, other notes; and leaves the old file.
+    Raises ValueError for what ``load`` would refuse or not make again: parameters or optimizer
+    vectors that are not finite, a model or an optimizer that is none of ours or has parts that are
+    not, other notes; and leaves the old file.
     """
     if notes is not None and not isinstance(notes, dict):
         raise ValueError(f"{path}: not saved, notes: got {notes!r}, want a dict")
     if MODELS.get(model.kind) is not type(model):  # load would make another
         raise ValueError(f"{path}: not saved, model: {type(model)} is none of {', '.join(MODELS)}")
+    try:
+        model.check_layout()
+    except ValueError as error:
+        raise ValueError(f"{path}: not saved, {error}") from None
+    if (changed := _changed(model)) is not None:
+        raise ValueError(f"{path}: not saved, model: its {changed}, which load would not make")
     optimizer = training.optimizer
     if OPTIMIZERS.get(optimizer.name) is not type(optimizer):
         ours = ", ".join(OPTIMIZERS)
@@ -91,6 +98,21 @@ def save(
     }
     with atomic_write(path) as file:
         np.savez(file, **arrays)
+
+
+def _changed(model: Model) -> str | None:
+    """Name a part that is of another type than in a model built from the configuration."""
+    small = {"n_features": 1, "n_latent": 1, "hidden": [1] * len(model.hidden)}
+    again = build({**model.config, **small})
+    arrays = {name: vars(again)[name] for name in ("theta", "grad")}  # they may be on the device
+    parts = [
+        {**vars(m), **arrays, **{f"layer {i}": leaf for i, leaf in enumerate(m.leaves())}}
+        for m in (again, model)
+    ]
+    for name, ours in parts[0].items():
+        if type(parts[1].get(name)) is not type(ours):
+            return f"{name} is {type(parts[1].get(name)).__name__}, not {type(ours).__name__}"
+    return None
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:

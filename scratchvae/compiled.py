@@ -7,14 +7,15 @@ the same order, each of them rounded as IEEE 754 says, so the results have the s
 (``tests/test_compiled.py``). NumPy's warnings of an overflow are not given.
 
 Numba comes with the extra ``fast``. Its import and its compiler take more than half a second, once
-a process for each optimizer. ``SCRATCHVAE_NUMBA=0`` in the environment does without it.
+for each optimizer and number of gradients that it adds up. ``SCRATCHVAE_NUMBA=0`` in the
+environment does without it.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 EXACT = frozenset({np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.negative})
 
 Loop = Callable[..., None]
-Scratch = Collection[int]
+Scratch = tuple[int, ...]
 
 
 def problem() -> str | None:
@@ -50,7 +51,7 @@ def loop(
     without the vectors with the numbers ``scratch``, which are for intermediate results: it keeps
     these in registers.
     """
-    return None if problem() else _compiled(function, vectors, numbers, dtype, tuple(scratch))
+    return None if problem() else _compiled(function, vectors, numbers, dtype, scratch)
 
 
 @functools.cache
@@ -89,7 +90,7 @@ def source(function: Callable[..., Any], vectors: int, numbers: int, scratch: Sc
     lines[:0] = [f"e{i} = x{i}[i]" for i in kept]
     lines += [f"x{i}[i] = e{i}" for i in kept if f"e{i}" in written]
     arguments = [*(f"x{i}" for i in kept), *(x.name for x in constants)]
-    head = f"def loop({', '.join(arguments)}):\n    for i in range(len(x0)):\n"
+    head = f"def loop({', '.join(arguments)}):\n    for i in range(len({arguments[0]})):\n"
     return head + "".join(f"        {line}\n" for line in lines)
 
 

@@ -193,6 +193,10 @@ def _check_data(name: str, x: np.ndarray) -> None:
         raise ValueError(f"{name}: got NaN or infinite values, want finite ones")
 
 
+def _in_unit_interval(x: np.ndarray) -> bool:
+    return bool(x.min() >= 0 and x.max() <= 1)
+
+
 def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the covariance (D, E) of centred data (N, D) and (N, E)."""
     with np.errstate(all="ignore"):  # what overflows is named below
@@ -218,6 +222,7 @@ class PCA:
             raise ValueError(
                 f"n_components: got {n_components} for data {x.shape}, want at most {min(x.shape)}"
             )
+        self.clip = _in_unit_interval(x)
         self.mean = x.mean(axis=0, dtype=np.float64)
         centred = x - self.mean
         values, vectors = np.linalg.eigh(_covariance(centred, centred))
@@ -233,8 +238,9 @@ class PCA:
         return np.asarray(z @ self.components + self.mean)
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
-        """Return x projected onto the components, (B, D), cut to [0, 1] as images are."""
-        return np.asarray(np.clip(self.decode(self.encode(x)), 0, 1))
+        """Return x projected onto the components, (B, D); cut to [0, 1] if all data lay there."""
+        y = self.decode(self.encode(x))
+        return np.clip(y, 0, 1) if self.clip else y
 
 
 class Ridge:
@@ -250,6 +256,7 @@ class Ridge:
             raise ValueError(f"Ridge: got x {x.shape} and y {y.shape}, want (N, D) and (N, E)")
         _check_data("x", x)
         _check_data("y", y)
+        self.clip = _in_unit_interval(y)
         x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
         centred = x - x_mean
         covariance = _covariance(centred, centred)
@@ -263,5 +270,6 @@ class Ridge:
         self.b = y_mean - x_mean @ self.W
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return x W + b, (B, E), cut to [0, 1] as images are."""
-        return np.asarray(np.clip(x @ self.W + self.b, 0, 1))
+        """Return x W + b, (B, E); cut to [0, 1] if all y that it was made from lay there."""
+        y = np.asarray(x @ self.W + self.b)
+        return np.clip(y, 0, 1) if self.clip else y

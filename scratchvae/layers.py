@@ -19,7 +19,7 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, fused, module_for, to_device
 
-FEW_ROWS, LARGE = 64, 128  # of `_times_transposed`: measured on a Zen 5 and on a Sapphire Rapids
+FEW_ROWS, LARGE = 64, 200  # of `_times_transposed`: measured on a Zen 5
 
 
 class Remembered:
@@ -37,7 +37,9 @@ class Remembered:
 class Layer(ABC):
     """A differentiable function, with or without parameters.
 
-    The gradient of a parameter ``W`` stands in the attribute ``dW``, and has its shape.
+    The gradient of a parameter ``W`` stands in the attribute ``dW``, and has its shape. A model
+    lays all of them out in two vectors and replaces these attributes by views: write into them,
+    ``layer.W[...] = W``, and let a layer that uses another's W hold that layer, not the array.
     """
 
     parameter_names: ClassVar[tuple[str, ...]] = ()
@@ -89,10 +91,16 @@ def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
     """Lay all parameters of ``layers`` one after another in one vector on ``device``.
 
     Returns theta and g, both (P,), of which each layer's ``W, b, dW, db`` are views from then on:
-    who writes theta writes the layers.
+    who writes theta writes the layers. Raises ValueError for parameters of two dtypes, and for one
+    array under two names, which would become two: tied weights belong into one layer.
     """
     xp = module_for(device)
     parameters = parameters_of(layers)
+    names: dict[int, str] = {}
+    for name, array in parameters.items():
+        place = array.ctypes.data if isinstance(array, np.ndarray) else id(array)
+        if (other := names.setdefault(place, name)) != name:
+            raise ValueError(f"{name} and {other}: one array; want one layer that owns it")
     if len(dtypes := {str(array.dtype) for array in parameters.values()}) > 1:
         raise ValueError(f"parameters of {' and '.join(sorted(dtypes))}: want one dtype for all")
     theta = xp.concatenate([to_device(array.ravel(), device) for array in parameters.values()])
@@ -110,6 +118,19 @@ def view(layers: Mapping[str, Layer], theta: Array, grad: Array) -> None:
         setattr(leaf, attribute, theta[span].reshape(shape))
         setattr(leaf, "d" + attribute, grad[span].reshape(shape))
         start = span.stop
+
+
+def astray(layers: Mapping[str, Layer], theta: Array, grad: Array) -> str | None:
+    """Name a parameter that is not its part of theta, or a gradient of grad; None where all are."""
+    start, xp = 0, array_module(theta)
+    for name, leaf, attribute in _slots(layers):
+        for prefix, vector in (("", theta), ("d", grad)):
+            array = getattr(leaf, prefix + attribute)
+            span = vector[start : start + array.size]
+            if span.size != array.size or not xp.may_share_memory(array, span):
+                return name.removesuffix(attribute) + prefix + attribute
+        start += array.size
+    return None if start == theta.size else "another number of parameters"
 
 
 def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
@@ -207,7 +228,7 @@ def _times_transposed(dy: Array, W: Array) -> Array:
     """Return dy W^T, (B, I).
 
     Of few rows and a large W as (W dy^T)^T: OpenBLAS's float32 kernels for AVX-512 then lay out dy
-    anew instead of W, which takes them longer than the product.
+    anew instead of W, which for few rows takes as long as the product.
     """
     on_host = array_module(dy) is np and dy.dtype == W.dtype == np.float32
     if on_host and len(dy) <= FEW_ROWS and min(W.shape) >= LARGE:

@@ -25,6 +25,7 @@ from scratchvae.layers import (
     Layer,
     Sequential,
     Sigmoid,
+    astray,
     gradients_of,
     mlp,
     pack,
@@ -40,7 +41,11 @@ class Model(ABC):
     """What the three share: one parameter vector, one gradient vector, checked input.
 
     ``theta`` and ``grad`` are contiguous vectors (P,); the layers' weights and gradients are views
-    of them. ``terms`` holds the loss terms of the last ``forward``, on the model's device.
+    of them. ``terms`` holds the loss terms of the last ``forward``, on the model's device: scalars,
+    averaged over the batch, under ``term_names``; ``objective`` is one of these.
+
+    A model of one's own makes its layers in ``__init__`` and calls ``pack``. ``fit`` trains it,
+    ``check_model`` proves it; a checkpoint holds the three only.
     """
 
     kind: ClassVar[str]
@@ -66,9 +71,24 @@ class Model(ABC):
         self.device = resolve_device(device)
         self.terms: Terms = {}
 
-    def _pack(self, layers: dict[str, Layer]) -> None:
+    def pack(self, layers: dict[str, Layer]) -> None:
+        """Make theta and grad of the layers, by name; the last line of a model's ``__init__``."""
         self._layers = layers
         self.to(self.device)
+        if self.theta.dtype != self.dtype:
+            raise ValueError(f"parameters of {self.theta.dtype} in a model of {self.dtype}")
+
+    def check_layout(self) -> None:
+        """Raise ValueError unless all parameters and gradients are still views of theta and grad.
+
+        They are not where somebody has assigned to ``layer.W`` or ``theta``, or put in a layer:
+        what the optimizer steps and a checkpoint saves is then not what ``forward`` uses.
+        """
+        if (name := astray(self._layers, self.theta, self.grad)) is not None:
+            raise ValueError(
+                f"{name}: not where the model keeps it; write into the array, as in "
+                "layer.W[...] = W or model.theta[...] = theta, and change no layers"
+            )
 
     def to(self, device: str) -> None:
         """Move the parameters to ``device``; theta and grad are new arrays afterwards."""
@@ -267,7 +287,7 @@ class Autoencoder(Model):
         self.encoder = Sequential(*inner.layers, to_z)
         self.decoder = Sequential(*outer.layers, to_y, *final)
         self.mse = MeanSquaredError()
-        self._pack({"encoder": self.encoder, "decoder": self.decoder})
+        self.pack({"encoder": self.encoder, "decoder": self.decoder})
 
     @property
     def config(self) -> dict[str, Any]:
@@ -499,7 +519,7 @@ class VAE(Model):
         )
         self.reparameterize = Reparameterize()
         self.kl = GaussianKL()
-        self._pack(
+        self.pack(
             {
                 "encoder": self.encoder,
                 "to_mu": self.to_mu,

@@ -2,7 +2,7 @@
 
 ``step(theta, grad)`` changes theta (P,) and reads grad (P,). Each optimizer keeps its memory in
 vectors of the same size, allocated at the first step together with one for intermediate results;
-after that no update allocates. ``state()`` and ``restore()`` serve the checkpoint.
+after that no step allocates. ``state()`` and ``restore()`` serve the checkpoint.
 
 A step is ``prepare`` (check, allocate), the count t, ``scalars`` (the numbers of the update) and
 ``update`` (arithmetic on the device alone). ``graphs`` records ``update`` once and gives it the
@@ -87,9 +87,9 @@ class Optimizer(ABC):
             self._scratch = xp.empty_like(theta)
             for name in self.slots:
                 self.memory.setdefault(name, xp.zeros_like(theta))
-        if (new or parts) and xp is np and len(theta) >= COMPILED and compiled.problem() is None:
-            rows = [grad] * max(1, parts)  # processes forked later have the loop too
-            self._loop(theta, rows, self.scalars(1), (1 / max(1, parts),) * parts)
+        if (new or parts) and xp is np and compiled.problem() is None:
+            part = theta[: -(-len(theta) // (parts or 1))]  # processes forked later have its loop
+            self._loop(part, [grad] * (parts or 1), _plain(self.scalars(1)), (1.0,) * parts)
 
     @abstractmethod
     def scalars(self, t: int) -> tuple[float, ...]:
@@ -107,14 +107,14 @@ class Optimizer(ABC):
 
         theta and grad may be the elements from number ``first`` on, as many as there are. With
         ``shares`` grad holds the gradients (W, P) of W parts of a batch, whose mean, weighted by
-        these numbers, is the gradient. ``prepare`` must have been called. On the device nothing is
-        allocated and nobody waits.
+        these numbers, is the gradient: on the host. ``prepare`` must have been called. On the
+        device nothing is allocated and nobody waits.
         """
         xp, size = array_module(theta), len(theta)
-        rows = [*grad] if shares else [grad]
+        rows, shares = ([*grad] if shares else [grad]), tuple(map(float, shares))
         memory = [self.memory[name][first : first + size] for name in self.slots]
         if xp is np:
-            scalars = tuple(s.item() if isinstance(s, np.generic) else s for s in scalars)
+            scalars = _plain(scalars)
             if loop := self._loop(theta, rows, scalars, shares):
                 loop(theta, *rows, *memory, *map(theta.dtype.type, (*scalars, *shares)))
                 return
@@ -138,15 +138,15 @@ class Optimizer(ABC):
         """Return ``update`` compiled, or None where Numba or these arguments do not allow it."""
         function = ELEMENTWISE.get(self._update)
         arrays, dtype = (theta, *rows, *self.memory.values()), theta.dtype
-        plain = all(type(a) is np.ndarray and a.flags.carray for a in arrays)
-        floats = dtype in (np.float32, np.float64) and all(type(s) is float for s in scalars)
+        plain = all(type(a) is np.ndarray and a.dtype == dtype and a.flags.carray for a in arrays)
+        numbers = (*scalars, *shares)
+        floats = dtype in (np.float32, np.float64) and all(type(s) is float for s in numbers)
         if function is None or not plain or not floats or len(theta) < COMPILED:
             return None
         scratch: tuple[int, ...] = (2,)
         if shares:
             function, scratch = _of_parts(function, len(shares)), (1, 2)
-        vectors, numbers = len(arrays) + len(scratch), len(scalars) + len(shares)
-        loop = compiled.loop(function, vectors, numbers, dtype, scratch)
+        loop = compiled.loop(function, len(arrays) + len(scratch), len(numbers), dtype, scratch)
         if loop is None or any(np.may_share_memory(theta, row) for row in rows):
             return None
         return loop
@@ -160,10 +160,8 @@ class Optimizer(ABC):
             np.abs(elements, out=scratch)
             elements *= scratch >= FLUSH_BELOW * np.finfo(vector.dtype).tiny
 
-    @property
-    def plain(self) -> bool:
-        """Whether ``step`` and ``update`` are those above, so that others may call ``update``."""
-        methods = ("step", "update")
+    def keeps(self, *methods: str) -> bool:
+        """Whether nobody has replaced these methods, so that others may call them as they know."""
         ours = all(getattr(type(self), name) is getattr(Optimizer, name) for name in methods)
         return ours and not vars(self).keys() & methods
 
@@ -179,7 +177,11 @@ class Optimizer(ABC):
     @staticmethod
     @abstractmethod
     def _update(xp: Any, theta: Array, g: Array, scratch: Array, *rest: Any) -> None:
-        """Write theta and the memory in place; ``rest`` are the memory and the scalars."""
+        """Write theta and the memory in place; ``rest`` are the memory and the scalars.
+
+        Element by element, for it is called with parts of the vectors, and of nothing else: what
+        needs a norm of the whole gradient, say, has a ``step`` of its own.
+        """
 
     def state(self) -> dict[str, Any]:
         """Return t and, after the first step, the memory vectors by name (not copies of them)."""
@@ -207,6 +209,11 @@ class Optimizer(ABC):
         hidden = ("t", "memory", "_scratch")
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+
+
+def _plain(scalars: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return Python's floats for NumPy's: a NumPy float64 would draw float32 vectors up to it."""
+    return tuple(s.item() if isinstance(s, np.generic) else s for s in scalars)
 
 
 def _mean(

@@ -51,6 +51,7 @@ LEAST_ROWS = 8  # of a batch for each of them
 #: wake: half a millisecond, and after each look any other process may run.
 LOOKS = 1000
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+SHARED = ("step", "prepare", "update", "flush")  # an optimizer with others trains in one process
 PATIENCE = 0.2  # seconds of sleep between looks at whether the others are still there
 
 Batch = tuple[Array, Array | None]  # rows of the data, and their noise

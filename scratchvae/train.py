@@ -29,6 +29,7 @@ from scratchvae.graphs import Recorder, Rows
 from scratchvae.models import Model, Terms
 from scratchvae.optim import Optimizer, make_optimizer
 from scratchvae.team import (
+    SHARED,
     Batch,
     Batches,
     Team,
@@ -160,7 +161,9 @@ def fit(
 
     With ``workers`` > 1 so many processes share each batch (``team``), on the CPU, on Linux, and
     while no other thread of the program computes; a line on stderr says why where one does it all.
-    The numbers are then the same up to rounding, and ``model.grad`` is left as it was.
+    The numbers are then the same up to rounding, and ``model.grad`` is left as it was. That holds
+    for every loss which is a mean over examples that do not know of one another, as ours are: not
+    for a sum, for statistics of a batch, or for a layer that draws random numbers of its own.
 
     Each callback is called with the Training after each epoch (``training.step == 0``), and once
     more when Ctrl-C stops the training after the step under way (``training.step > 0``); then
@@ -191,17 +194,25 @@ def fit(
             check_unit_interval("validation", validation)
     training.n_examples = len(x)
 
-    team = _team(model, workers, training.optimizer)
+    team = _team(model, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = ProgressBar(training, epochs) if progress else nullcontext()
     errors: Any = np.geterr()  # the caller's, which hold in callbacks
     # what overflows here is caught by the test for a finite loss
     with bar, _interruption() as interrupted, np.errstate(all="ignore"):
         for epoch in range(training.epoch, epochs):
+            if team is not None and not training.optimizer.keeps(*SHARED):
+                print(
+                    "training in one process: the optimizer has methods of its own", file=sys.stderr
+                )
+                team = None
+            model.check_layout()
             good, stopped = _state(model, training), False
             try:
                 with closing(_steps(model, x, training, recorder, team)) as steps:
-                    for _ in steps:
+                    for i, _ in enumerate(steps):
+                        if i == 0:  # a backward pass may have put a gradient elsewhere
+                            model.check_layout()
                         if progress:
                             bar.step()
                         stopped = interrupted() and training.step < training.steps_an_epoch
@@ -260,13 +271,12 @@ def _start(
     return Training(optimizer, n_examples=n_examples, **given)
 
 
-def _team(model: Model, workers: int, optimizer: Optimizer) -> Team | None:
+def _team(model: Model, workers: int) -> Team | None:
     if validate.integer("workers", workers) == 1:
         return None
     if model.device != "cpu":
         raise ValueError(f"workers: got {workers}, but the model is on the GPU; want 1")
-    reason = obstacle() if optimizer.plain else "the optimizer has a step of its own"
-    if reason is not None:
+    if (reason := obstacle()) is not None:
         print(f"training in one process: {reason}", file=sys.stderr)
         return None
     return Team(model, workers)
@@ -322,7 +332,7 @@ def _steps(
     order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
     order = to_device(order, model.device)
     rng = generator(model.device, training.seed, NOISE, epoch)
-    graph, first = recorder.get(training.optimizer) if training.optimizer.plain else None, 0
+    graph, first = recorder.get(training.optimizer) if training.optimizer.keeps("step") else None, 0
     if graph is not None:
         first = graph.steps
         if done < first:
@@ -355,7 +365,7 @@ def _steps(
     with steps(training.optimizer, batches) as step:
         for i in range(max(first, done), training.steps_an_epoch):
             model.terms = step()
-            training.terms.append(model.terms)
+            training.terms.append(dict(model.terms))
             training.step = i + 1
             yield
 

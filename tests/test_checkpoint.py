@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint, train
+from scratchvae.layers import Sigmoid
+from scratchvae.losses import BernoulliNLL
 from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.train import Stopped, Training, fit
 
@@ -249,6 +251,43 @@ def test_a_model_of_ones_own_is_not_saved(tmp_path):
 
     with pytest.raises(ValueError, match=r"model\.npz: not saved, model: .*Mine.* is none of ae"):
         checkpoint.save(tmp_path / "model.npz", Mine(4), Training(make_optimizer("adam")))
+
+
+def assigned(model):
+    model.encoder.layers[0].W = model.encoder.layers[0].W.copy()
+
+
+def other_activation(model):
+    model.encoder.layers = (model.encoder.layers[0], Sigmoid(), *model.encoder.layers[2:])
+
+
+def other_loss(model):
+    model.nll = BernoulliNLL()
+
+
+def no_kl(model):
+    del model.kl
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (assigned, "encoder.0.W: not where the model keeps it; write into the array, as in"),
+        (other_activation, "model: its layer 1 is Sigmoid, not ReLU, which load would not make"),
+        (other_loss, "model: its nll is BernoulliNLL, not GaussianNLL, which load would not make"),
+        (no_kl, "model: its kl is NoneType, not GaussianKL, which load would not make"),
+    ],
+)
+def test_a_model_that_load_would_make_otherwise_is_not_saved(change, why, tmp_path):
+    model, path = MODELS["vae"](), tmp_path / "model.npz"
+    training = trained(model)
+    model.note = "of the user's"
+    checkpoint.save(path, model, training)
+    before = path.read_bytes()
+    change(model)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: not saved, {why}")):
+        checkpoint.save(path, model, training)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,17 @@ import pytest
 
 from scratchvae import compiled
 from scratchvae.models import VAE
-from scratchvae.optim import BLOCK, COMPILED, OPTIMIZERS, SGD, Adam, Optimizer, make_optimizer
+from scratchvae.optim import (
+    BLOCK,
+    COMPILED,
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    Momentum,
+    Optimizer,
+    _of_parts,
+    make_optimizer,
+)
 
 NUMBA = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="Numba (the extra `fast`) is not installed"
@@ -156,6 +166,36 @@ def test_a_loop_reads_like_the_update() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_loop_of_the_gradients_of_parts_has_numpys_bits(name: str, dtype: str) -> None:
+    optimizer, shares = make_optimizer(name), (0.3, 0.7)
+    theta, g, scratch, *memory = vectors_of(name, dtype)
+    gradients = [g, g[::-1].copy()]
+    got = [vector.copy() for vector in (theta, *gradients, *memory)]
+    update, numbers = update_of(type(optimizer)), (*optimizer.scalars(3), *shares)
+    names: dict[str, Any] = {"np": np}
+    vectors = len(got) + 2
+    exec(compiled.source(_of_parts(update, 2), vectors, len(numbers), (1, 2)), names)
+    with np.errstate(all="ignore"):
+        names["loop"](*got, *map(theta.dtype.type, numbers))
+        mean = gradients[0] * theta.dtype.type(0.3) + gradients[1] * theta.dtype.type(0.7)
+        update(np, theta, mean, scratch, *memory, *optimizer.scalars(3))
+    assert bits(got) == bits([theta, *gradients, *memory])
+
+
+def test_scratch_may_be_the_first() -> None:
+    def swapped(xp: Any, scratch: Any, x: Any, k: Any) -> None:
+        xp.multiply(x, k, out=scratch)
+        x -= scratch
+
+    names: dict[str, Any] = {"np": np}
+    exec(compiled.source(swapped, 2, 1, (0,)), names)
+    x = np.ones(3)
+    names["loop"](x, 0.25)
+    assert (x == 0.75).all()
+
+
 def test_a_loop_without_its_scratch_neither_reads_nor_writes_it() -> None:
     sgd = compiled.source(update_of(OPTIMIZERS["sgd"]), 3, 1, (2,))
     assert sgd == (
@@ -263,17 +303,24 @@ def test_an_optimizer_is_compiled_before_its_first_step(compiler: _Compiler) -> 
     np.testing.assert_allclose(theta, 1 - 2e-3, rtol=1e-6)
 
 
-def test_for_the_gradients_of_parts_it_is_compiled_too(compiler: _Compiler) -> None:
+@pytest.mark.parametrize("rate", [0.5, np.float64(0.5)])
+def test_for_the_gradients_of_parts_it_is_compiled_too(compiler: _Compiler, rate: float) -> None:
     """Also where the optimizer has taken steps of its own before."""
-    theta, sgd = np.ones(COMPILED), SGD(0.5)
+    theta, sgd = np.ones(COMPILED), SGD()
+    sgd.learning_rate = rate
     sgd.step(theta, np.ones(COMPILED))
     sgd.prepare(theta, np.ones(COMPILED), parts=2)
+    assert len(compiler.signatures) == 1  # a half of it is too small
+    sgd = SGD()
+    sgd.learning_rate = rate
+    sgd.prepare(np.ones(2 * COMPILED), np.ones(2 * COMPILED), parts=2)
     assert compiler.signatures == [
         2 * ["float64[]"] + ["float64"],
         3 * ["float64[]"] + 3 * ["float64"],
     ]
     rows = np.stack([np.ones(COMPILED), 2 * np.ones(COMPILED)])
-    sgd.update(theta, rows, sgd.scalars(2), shares=(0.25, 0.75))
+    shares = (np.float64(0.25), np.float64(0.75))
+    sgd.update(theta, rows, sgd.scalars(2), shares=shares)
     assert len(compiler.signatures) == 2
     assert len(compiler.runs) == 2
     np.testing.assert_array_equal(theta, 1 - 0.5 - 0.5 * 1.75)
@@ -298,6 +345,24 @@ def test_where_numpy_does_it(compiler: _Compiler, what: str) -> None:
     SGD(0.5).step(theta, gradient)
     np.testing.assert_array_equal(theta, want)
     assert (theta != before).all()
+    assert compiler.runs == []
+
+
+def test_where_numpy_adds_up_the_gradients(compiler: _Compiler) -> None:
+    both = np.ones((3, COMPILED))
+    for rows in (both[:, ::-1], both[1:, :].astype("f4"), [both[1], np.asfortranarray(both)[2]]):
+        theta, sgd = both[0].copy(), SGD(0.5)
+        sgd.prepare(theta, theta.copy())
+        sgd.update(theta, rows, sgd.scalars(1), shares=(0.5,) * len(rows))
+        np.testing.assert_array_equal(theta, 1 - 0.25 * len(rows))
+    theta = both[0]
+    sgd.prepare(theta, theta.copy())
+    sgd.update(theta, [both[1], theta], sgd.scalars(1), shares=(0.5, 0.5))
+    np.testing.assert_array_equal(theta, 0.5)
+    momentum = Momentum(0.5)
+    momentum.memory["v"] = np.zeros(2 * COMPILED)[::2]
+    momentum.step(theta, both[1])
+    np.testing.assert_array_equal(theta, 0)
     assert compiler.runs == []
 
 

@@ -409,6 +409,16 @@ def test_pca_against_the_singular_value_decomposition(n_components, dtype):
     assert pca.encode(x).shape == (50, n_components)
 
 
+def test_rivals_on_a_table_are_not_cut():
+    """To [0, 1] is cut what was made from such data."""
+    x = np.random.default_rng(3).normal(size=(50, 4))
+    np.testing.assert_allclose(PCA(x, 4).reconstruct(3 * x), 3 * x, atol=1e-12)
+    np.testing.assert_allclose(Ridge(x, 2 * x, 0).predict(x), 2 * x, atol=1e-12)
+    inside = (x - x.min()) / np.ptp(x)
+    for y in (PCA(inside, 4).reconstruct(5 * inside), Ridge(x, inside).predict(5 * x)):
+        assert (y.min(), y.max()) == (0, 1)
+
+
 def test_pca_of_fewer_images_than_pixels():
     x = np.random.default_rng(0).random((4, 9))
     np.testing.assert_allclose(PCA(x, 4).reconstruct(x), x, atol=1e-7)

@@ -459,6 +459,16 @@ def test_parameters_of_two_dtypes_make_no_vector():
         pack({"a": Dense(2, 3, dtype="float32"), "b": Dense(2, 3, dtype="float64")}, "cpu")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_array_under_two_names_makes_no_vector(whole):
+    """It would become two, of which each is trained on its own."""
+    a, b = Dense(3, 3, rng=1), Dense(3, 3, rng=2)
+    b.W = a.W.T
+    layers = {"a": a, "b": a if whole else b}
+    with pytest.raises(ValueError, match=r"^b.W and a.W: one array; want one layer that owns it$"):
+        pack(layers, "cpu")
+
+
 def test_pack_makes_every_parameter_a_view_of_one_vector():
     layers = {"a": make("sequential"), "c": Dense(2, 3, rng=1, dtype="float64"), "none": Tanh()}
     x, dy = batch("sequential")

@@ -181,13 +181,21 @@ def other_optimizer(model, held, training):
     training.optimizer = OPTIMIZERS["momentum"](0.1)
 
 
+def own_step(model, held, training):
+    training.optimizer = Clipped(1.0)
+
+
+def own_update(model, held, training):
+    training.optimizer = Halved(1.0)
+
+
 def clipped(model, held, training):
     np.clip(held, -0.1, 0.1, out=held)
 
 
 @pytest.mark.parametrize(
     "change",
-    [other_rate, other_memory, restored, other_optimizer, clipped],
+    [other_rate, other_memory, restored, other_optimizer, own_step, own_update, clipped],
     ids=lambda f: f.__name__,
 )
 def test_what_a_callback_changes_holds_for_all(monkeypatch, change):
@@ -239,23 +247,54 @@ class Halved(OPTIMIZERS["sgd"]):
         super().update(theta, grad / 2, scalars, first)
 
 
-@pytest.mark.parametrize("optimizer", [Clipped, Halved])
-def test_an_optimizer_with_a_step_of_its_own_is_stepped(capfd, optimizer):
+class Prepared(OPTIMIZERS["sgd"]):
+    def prepare(self, theta, grad):
+        super().prepare(theta, grad)
+
+
+class Flushed(OPTIMIZERS["sgd"]):
+    def flush(self):
+        self.flushed = True
+
+
+@pytest.mark.parametrize("optimizer", [Clipped, Halved, Prepared, Flushed])
+def test_an_optimizer_with_methods_of_its_own_trains_in_one_process(capfd, optimizer):
     thetas = []
     for workers in (1, 2):
         model = MODELS["vae"](dtype="float64")
         fit(model, data(), workers=workers, optimizer=optimizer(1.0), **SETTINGS)
         thetas.append(model.theta)
     np.testing.assert_array_equal(*thetas)
-    why = "training in one process: the optimizer has a step of its own\n"
+    why = "training in one process: the optimizer has methods of its own\n"
     assert capfd.readouterr().err == why
-    sgd = OPTIMIZERS["sgd"](1.0)
-    sgd.step = lambda theta, grad: None
+
+
+@pytest.mark.parametrize("method", ["step", "update"])
+def test_a_method_that_was_put_into_an_optimizer_counts_too(capfd, method):
+    sgd, called = OPTIMIZERS["sgd"](1.0), []
+    setattr(sgd, method, lambda theta, grad, *rest: called.append(len(grad)))
     model = MODELS["vae"](dtype="float64")
     before = model.theta.copy()
     fit(model, data(), workers=2, optimizer=sgd, **SETTINGS)
+    assert called == 9 * [before.size]
     np.testing.assert_array_equal(model.theta, before)
-    assert capfd.readouterr().err == why
+    assert "methods of its own" in capfd.readouterr().err
+
+
+def test_an_optimizer_is_told_how_many_gradients_it_will_add_up(monkeypatch):
+    """So that it compiles its loop before the processes are forked."""
+    told, adam = [], OPTIMIZERS["adam"]
+    real = adam.prepare
+
+    def prepare(self, theta, grad, parts=0):
+        told.append(parts)
+        return real(self, theta, grad, parts)
+
+    monkeypatch.setattr("scratchvae.optim.Optimizer.prepare", prepare)
+    for workers in (1, 2, 3):
+        told.clear()
+        trained(workers=workers, epochs=1)
+        assert told == ([workers] if workers > 1 else [0, 0, 0])
 
 
 def test_a_complaint_of_any_length_is_heard():
@@ -435,13 +474,13 @@ def end_itself(how):
         ("failed", r"\(ArithmeticError: row 7\)"),
     ],
 )
-@pytest.mark.parametrize("where", ["draw_noise", "forward", "flush"])
+@pytest.mark.parametrize("where", ["draw_noise", "forward", "scalars"])
 def test_a_worker_that_ends(monkeypatch, how, reason, where):
     """In the second epoch: the model is set back to the end of the first."""
     after_one, *_ = trained(workers=2, epochs=1)
     model, kept, me = MODELS["vae"](dtype="float64"), [], os.getpid()
     training = Training(OPTIMIZERS["adam"](), seed=3, n_examples=21, batch_size=8)
-    whose = training.optimizer if where == "flush" else model
+    whose = training.optimizer if where == "scalars" else model
     real = getattr(whose, where)
 
     def ends(*args):

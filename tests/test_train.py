@@ -17,6 +17,7 @@ import pytest
 
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint
 from scratchvae.bar import ProgressBar
+from scratchvae.layers import Dense
 from scratchvae.optim import OPTIMIZERS, Adam
 from scratchvae.train import DivergedError, History, Stopped, Training, fit, mean_terms
 
@@ -942,3 +943,88 @@ def test_fit_needs_little_beside_the_data():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < x.nbytes / 4  # a copy of the data, or of what is made of it, would show
+
+
+# --- models that have come apart ---
+
+
+def assigned(model):
+    model.decoder.layers[0].W = model.decoder.layers[0].W.copy()
+
+
+def other_theta(model):
+    model.theta = model.theta.copy()
+
+
+def other_grad(model):
+    model.grad = model.grad.copy()
+
+
+def another_layer(model):
+    model.decoder.layers = (Dense(L, L), *model.decoder.layers)
+
+
+def one_layer_less(model):
+    model.decoder.layers = model.decoder.layers[:-1]
+
+
+def rebinding(model):
+    """As a hand-written backward may do: dW = instead of dW[...] =."""
+    layer = model.decoder.layers[0]
+    real = layer.backward
+
+    def backward(dy, need_dx=True):
+        dx = real(dy, need_dx)
+        layer.dW = layer.dW.copy()
+        return dx
+
+    layer.backward = backward
+
+
+@pytest.mark.parametrize("workers", [1, 2] if sys.platform == "linux" else [1])
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (assigned, "decoder.0.W"),
+        (other_theta, "encoder.0.W"),
+        (other_grad, "encoder.0.dW"),
+        (another_layer, r"decoder.\d.W"),
+        (one_layer_less, "another number of parameters"),
+        (rebinding, "decoder.0.dW"),
+    ],
+)
+def test_what_the_optimizer_would_not_train_is_refused(change, name, workers):
+    model = MODELS["vae"]()
+    change(model)
+    with pytest.raises(ValueError, match=f"^{name}: not where the model keeps it; write into"):
+        fit(model, data(), workers=workers, **SETTINGS)
+
+
+def test_a_callback_cannot_take_a_weight_away_either():
+    model = MODELS["vae"]()
+    with pytest.raises(ValueError, match=r"^decoder.0.W: not where"):
+        fit(model, data(), callbacks=[lambda training: assigned(model)], **SETTINGS)
+
+
+def test_parameters_of_another_dtype_than_the_models():
+    class Own(Autoencoder):
+        def pack(self, layers):
+            super().pack({"own": Dense(2, 2)})
+
+    Own(D, (5,), L)
+    with pytest.raises(ValueError, match=r"^parameters of float32 in a model of float64$"):
+        Own(D, (5,), L, dtype="float64")
+
+
+def test_a_model_may_keep_one_dict_of_terms():
+    class Own(Autoencoder):
+        def forward(self, x, noise=None):
+            terms = self.terms
+            loss = super().forward(x)
+            terms.update(self.terms)
+            self.terms = terms
+            return loss
+
+    models = [kind(D, (5,), L) for kind in (Autoencoder, Own)]
+    histories = [fit(model, data(), **SETTINGS)["mse"] for model in models]
+    assert histories[0] == histories[1]
