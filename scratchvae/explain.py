@@ -30,6 +30,8 @@ CONSTANTS = {
 
 
 PASSING = frozenset({"ok", "kink"})
+#: A tolerance from which on a table says it.
+LOOSE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ class Report:
             rows.append((t.name, str(t.shape), t.checked, *errors, t.method, kinks, t.verdict))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(lines + [f"  {g.text}" for t in self.tensors for g in t.findings])
+        lines += [f"  {g.text}" for t in self.tensors for g in t.findings]
+        if self.tolerance >= LOOSE:
+            lines.append(f"  held to {self.tolerance:.0e} only; float64 throughout decides more")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers; NaN and infinity become None."""

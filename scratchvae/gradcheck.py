@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -410,12 +411,22 @@ def check_layer(
     The layer has `forward(*inputs)` and `backward(dy)`, which returns one gradient for each of the
     first inputs (a tuple where there are several), and `named_parameters()`, `named_gradients()` if
     it has parameters. It is also refused if a second `backward` gives another answer (gradients
-    added up), or if it writes into its inputs or into dy. Options as in `check_gradients`.
+    added up), or one with `need_dx=False`, or one after an `apply(*inputs)`, which has to give what
+    `forward` gives; or if it writes into its inputs or into dy. Where it is refused at kinks, the
+    inputs and parameters are moved by a thousandth: several kinks in one point, as of a row of
+    zeros under two ReLUs, have slopes on both sides that need not enclose what the chain rule says.
+    Options as in `check_gradients`.
     """
     rng = np.random.default_rng(rng)
-    y = np.asarray(layer.forward(*map(np.array, inputs)))
+    y = np.asarray(layer.forward(*_reversed(map(np.asarray, inputs))))
     dy = rng.standard_normal(y.shape).astype(y.dtype)
-    return _check_piece(layer, inputs, [dy], rng=rng, **options)
+    report = _check_piece(layer, inputs, [dy], rng=rng, **options)
+    if report.ok or not any(t.kinks for t in report.tensors):
+        return report
+    moved = [np.array(x) for x in inputs]
+    with _moved(*_parameters(layer).values(), *moved):
+        elsewhere = _check_piece(layer, moved, [dy], rng=rng, **options)
+    return elsewhere if elsewhere.ok else report
 
 
 def check_loss(loss: Any, *inputs: Array, **options: Any) -> Report:
@@ -439,10 +450,12 @@ def _check_piece(
         takes = ", ".join(names) or "nothing"
         raise ValueError(f"forward: takes {takes}, got {len(inputs)} inputs")
     values = {name: np.array(x) for name, x in zip(names, inputs, strict=True)}
-    parameters = piece.named_parameters() if hasattr(piece, "named_parameters") else {}
+    parameters = _parameters(piece)
+    if both := values.keys() & parameters:
+        raise ValueError(f"{min(both)}: the name of an input and of a parameter; rename one")
 
-    def backward(given: Sequence[Array]) -> dict[str, Any]:
-        result = piece.backward(*given)
+    def backward(given: Sequence[Array], **options: bool) -> dict[str, Any]:
+        result = piece.backward(*given, **options)
         results = result if isinstance(result, tuple | list) else (result,)
         if not 1 <= len(results) <= len(names):
             raise ValueError(f"backward: got {len(results)} gradients, want one for each input")
@@ -450,14 +463,19 @@ def _check_piece(
         found |= piece.named_gradients() if parameters else {}
         return {name: None if g is None else np.array(g) for name, g in found.items()}
 
+    def forget() -> None:
+        for gradient in piece.named_gradients().values() if parameters else ():
+            gradient[...] = 0  # no stale answer
+
     def f(perturbed: Mapping[str, Array]) -> Any:
         y = piece.forward(*(perturbed.get(name, x).copy() for name, x in values.items()))
         return np.sum(cotangent[0].astype(np.float64) * y) if cotangent else y
 
+    piece.forward(*_reversed(values.values()))  # what is left of this must not count
+    backward(_reversed(cotangent))
     handed = [x.copy() for x in (*values.values(), *cotangent)]
     piece.forward(*handed[: len(values)])
-    for gradient in piece.named_gradients().values() if parameters else ():
-        gradient[...] = 0  # no stale answer
+    forget()
     once = backward(handed[len(values) :])
     touched = [
         name
@@ -471,26 +489,74 @@ def _check_piece(
     batch = {"B": len(inputs[0])} if np.ndim(inputs[0]) else {}
     sizes = {**batch, **(sizes or {})}
     report = check_gradients(f, variables | parameters, once, sizes=sizes, **options)
-    piece.forward(*values.values())  # so that it remembers what it was given, not a perturbed input
+    y = piece.forward(*values.values())  # so that it remembers what it was given, not a perturbed x
     for name in touched:
         text = f"{name} was overwritten: forward and backward may write only what they allocated"
         report = report.refuse(next(iter(once)), Finding("overwritten", text))
-    return report if touched else _refuse_changes(report, once, twice)
+    if touched:
+        return report
+    report = _refuse_changes(report, once, twice)
+    if "need_dx" in inspect.signature(piece.backward).parameters:
+        forget()
+        without = backward([dy.copy() for dy in cotangent], need_dx=False)
+        without = {name: without[name] for name in parameters}
+        report = _refuse_changes(report, once, without, "need_dx", WITHOUT_DX)
+    if hasattr(piece, "apply"):
+        if not np.allclose(piece.apply(*values.values()), y, rtol=1e-5, atol=0, equal_nan=True):
+            text = "apply gives other values than forward"
+            report = report.refuse(next(iter(once)), Finding("apply", text))
+        piece.apply(*_reversed(values.values()))
+        disturbed = backward([dy.copy() for dy in cotangent])
+        report = _refuse_changes(report, once, disturbed, "apply", DISTURBED)
+    return report
 
 
-def _refuse_changes(report: Report, once: Mapping[str, Any], twice: Mapping[str, Any]) -> Report:
-    """Refuse the gradients that a second backward, after the same forward, made different."""
-    for name, first in once.items():
-        again = np.asarray(twice[name])
+def _parameters(piece: Any) -> dict[str, Array]:
+    return dict(piece.named_parameters()) if hasattr(piece, "named_parameters") else {}
+
+
+def _reversed(arrays: Iterable[Array]) -> list[Array]:
+    """Return copies whose examples stand in the other order: another batch of the same kind."""
+    return [np.array(x[::-1] if x.ndim else x) for x in arrays]
+
+
+@contextmanager
+def _moved(*arrays: Array) -> Iterator[None]:
+    """Move the elements by about a thousandth of their size while the block lasts."""
+    before, rng = [x.copy() for x in arrays], np.random.default_rng(0)
+    for x in arrays:
+        if x.dtype.kind == "f":
+            x += 1e-3 * (np.abs(x).mean() + 1e-3) * rng.standard_normal(x.shape)
+    try:
+        yield
+    finally:
+        for x, old in zip(arrays, before, strict=True):
+            x[...] = old
+
+
+ADDED = (
+    "when backward is called again after the same forward: it must be written, not added to what "
+    "is there"
+)
+DISTURBED = "when apply is called between forward and backward: apply must remember nothing"
+WITHOUT_DX = "when backward is called with need_dx=False, which may spare dx only"
+
+
+def _refuse_changes(
+    report: Report,
+    once: Mapping[str, Any],
+    again: Mapping[str, Any],
+    kind: str = "accumulated",
+    when: str = ADDED,
+) -> Report:
+    """Refuse the gradients that another backward, after the same forward, made different."""
+    for name, second in again.items():
+        first, second = once[name], np.asarray(second)
         if report[name].verdict in ("wrong shape", "not finite") or first is None:
             continue
-        if again.shape == first.shape and np.allclose(first, again, rtol=1e-5, atol=0):
+        if second.shape == first.shape and np.allclose(first, second, rtol=1e-5, atol=0):
             continue
-        text = (
-            f"{_label(name)} changes when backward is called again after the same forward: it must "
-            "be written, not added to what is there"
-        )
-        report = report.refuse(name, Finding("accumulated", text))
+        report = report.refuse(name, Finding(kind, f"{_label(name)} changes {when}"))
     return report
 
 
@@ -506,7 +572,8 @@ def check_model(
     """Check the gradient of a model's loss by every named parameter, at the batch x with `noise`.
 
     Uses `forward(x, noise)`, `backward()`, `theta`, `named_parameters()` and `named_gradients()`.
-    `theta` is the same bit for bit afterwards. A wrong gradient of a VAE is explained by its
+    `theta` is the same bit for bit afterwards. Where a gradient is refused at kinks, theta is moved
+    by a thousandth meanwhile, as in `check_layer`. A wrong gradient of a VAE is explained by its
     reconstruction and KL terms. Build the model in float64: float32 decides little. `tolerance` is
     MODEL_TOLERANCE by default. Other options as in `check_gradients`.
 
@@ -518,6 +585,24 @@ def check_model(
     ):
         raise ValueError("named_parameters(): got arrays that do not make up theta, want its views")
 
+    report = _check_model(model, x, noise, parameters, tolerance, sizes, options)
+    if not report.ok and any(t.kinks for t in report.tensors):
+        with _moved(model.theta):
+            elsewhere = _check_model(model, x, noise, parameters, tolerance, sizes, options)
+        report = elsewhere if elsewhere.ok else report
+        model.forward(x, noise)
+    return report
+
+
+def _check_model(
+    model: Any,
+    x: Array,
+    noise: Any,
+    parameters: dict[str, Array],
+    tolerance: float | None,
+    sizes: Mapping[str, int] | None,
+    options: dict[str, Any],
+) -> Report:
     def claims() -> dict[str, Array]:
         model.backward()
         gradients = model.named_gradients()
@@ -532,12 +617,16 @@ def check_model(
     def term(name: str, weight: float) -> Function:
         return lambda _: weight * model.loss_terms(x, noise)[name]
 
+    model.forward(
+        x[::-1], noise if noise is None else noise[::-1]
+    )  # another batch, to be forgotten
+    model.backward()
     model.grad[...] = 0
     model.forward(x, noise)
     once, twice = claims(), claims()
-    if hasattr(model, "beta"):
+    if hasattr(model, "beta") and {"reconstruction", "kl"} <= {*model.terms}:
         parts = {"reconstruction": term("reconstruction", 1.0), "KL": term("kl", model.beta)}
-        options.setdefault("terms", parts)
+        options = {"terms": parts, **options}
     if tolerance is None:
         tolerance = max(MODEL_TOLERANCE, TOLERANCE[model.theta.dtype])
     known = {"B": len(x), "D": model.n_features, "L": model.n_latent, **(sizes or {})}

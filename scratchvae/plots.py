@@ -133,6 +133,8 @@ def curves(history: Mapping[str, Sequence[float]], *, title: str = "Training") -
     )
     for ax, term in zip(axes, terms, strict=True):
         heading, unit, decimals = TERMS[term]
+        if term == "loss" and not {"reconstruction", "kl"} <= {*terms}:
+            heading, unit = "Loss", "mean of the epoch"  # of a model that is none of ours
         for prefix, name, colour, line, marker in (
             ("", "training", BLUE, "-", "o"),
             ("val_", "validation", VERMILLION, "--", "s"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -559,6 +560,8 @@ def test_a_report():
         "W       (3,)    3 of 3    nan      nan      central  2      wrong",
         "  dW is zero",
     ]
+    loose = "  held to 1e-02 only; float64 throughout decides more"
+    assert str(replace(report, tolerance=1e-2)) == f"{report}\n{loose}"
     assert (report.ok, report.verdict, report.method) == (False, "wrong", "complex, central")
     with pytest.raises(AssertionError) as caught:
         report.raise_if_wrong()

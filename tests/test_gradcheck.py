@@ -22,9 +22,9 @@ from scratchvae.gradcheck import (
     numerical_gradient,
 )
 from scratchvae.latent import GaussianKL
-from scratchvae.layers import Dense, ReLU, Tanh
+from scratchvae.layers import Dense, Layer, ReLU, Tanh, mlp
 from scratchvae.losses import MeanSquaredError
-from scratchvae.models import VAE
+from scratchvae.models import VAE, Autoencoder
 
 B, L, D = 7, 3, 5
 RNG = np.random.default_rng(7)
@@ -447,7 +447,9 @@ class TinyAndAccumulating(Linear):
 class Drifts(Linear):
     """Its second answer is 2 % larger."""
 
-    calls = 0
+    def forward(self, x):
+        self.calls = 0
+        return super().forward(x)
 
     def backward(self, dy):
         self.calls += 1
@@ -1719,3 +1721,105 @@ def test_an_f_that_rounds_on_the_way_refuses_no_right_gradient(shape, seed):
     ):
         verdicts = [check_gradients(f, x, factor * 2 * x).verdict for factor in (1, 1.01, 0)]
         assert verdicts == ["inconclusive", "wrong", "wrong"]
+
+
+# --- what a layer owes besides its gradients ---
+
+
+class Stale(ReLU):
+    """Remembers the mask of its first batch for ever."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.first = getattr(self, "first", self.positive)
+        self.positive = self.first
+        return y
+
+
+class OtherApply(ReLU):
+    def apply(self, x):
+        return super().apply(x) / 2
+
+
+class RememberingApply(Tanh):
+    def apply(self, x):
+        y = super().apply(x)
+        self.slope = 1 - y * y
+        return y
+
+
+class Hasty(Dense):
+    def backward(self, dy, need_dx=True):
+        return super().backward(dy) if need_dx else None
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "text"),
+    [
+        (Stale(), None, "dx"),
+        (OtherApply(), "apply", "apply gives other values than forward"),
+        (RememberingApply(), "apply", "dx changes when apply is called between forward and"),
+        (Hasty(D, 2, dtype="float64"), "need_dx", "dW changes when backward is called with"),
+    ],
+    ids=lambda case: type(case).__name__ if isinstance(case, Layer) else "",
+)
+def test_a_layer_that_breaks_its_word(layer, kind, text):
+    report = check_layer(layer, np.random.default_rng(3).standard_normal((B, D)))
+    assert not report.ok
+    findings = [finding for tensor in report.tensors for finding in tensor.findings]
+    assert kind is None or findings[0].kind == kind
+    assert findings[0].text.startswith(text)
+
+
+def test_a_model_that_remembers_its_first_batch():
+    model = Autoencoder(D, (4,), 2, dtype="float64")
+    model.encoder.layers = (model.encoder.layers[0], Stale(), model.encoder.layers[2])
+    x = np.random.default_rng(0).random((B, D))
+    assert not check_model(model, x).ok
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_blank_example_under_two_relus(seed):
+    """Its kinks lie in one point, where the slopes on both sides enclose no chain rule."""
+    x = np.random.default_rng(seed).random((5, D))
+    x[1] = 0
+    model = Autoencoder(D, (6,), 3, seed=seed, dtype="float64")
+    theta = model.theta.copy()
+    assert check_model(model, x).ok
+    np.testing.assert_array_equal(model.theta, theta)
+    rng = np.random.default_rng(seed)
+    net = mlp((D, 6, 6), "relu", rng, np.float64)
+    parameters = {name: p.copy() for name, p in net.named_parameters().items()}
+    assert check_layer(net, x).ok
+    for name, p in net.named_parameters().items():
+        np.testing.assert_array_equal(p, parameters[name])
+    real = net.layers[0].backward
+    net.layers[0].backward = lambda dy, need_dx=True: real(1.01 * dy, need_dx)
+    assert check_layer(net, x).verdict == "wrong"
+
+
+def test_a_parameter_with_the_name_of_an_input():
+    class Scale(Layer):
+        parameter_names = ("x",)
+
+        def __init__(self):
+            self.x, self.dx = np.ones(1), np.ones(1)
+
+        apply = backward = None
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"^x: the name of an input and of a parameter; rename"):
+        check_layer(Scale(), np.ones((2, 2)))
+
+
+def test_a_model_with_a_beta_of_another_meaning():
+    """As a sparse autoencoder has one; it has no KL to explain a mistake by."""
+    model = Autoencoder(D, (), 2, dtype="float64")
+    model.beta = 3.0
+    x = np.random.default_rng(0).random((B, D))
+    assert check_model(model, x).ok
+    real = model.mse.backward
+    model.mse.backward = lambda: 2 * real()
+    assert check_model(model, x).verdict == "wrong"

@@ -163,6 +163,13 @@ def test_curves_tell_training_from_validation_without_colour():
         assert training.get_marker() != validation.get_marker()
 
 
+def test_the_objective_of_a_model_of_ones_own_is_no_elbo():
+    own = plots.curves({"loss": [3.0, 2.0], "mse": [2.0, 1.0], "l1": [1.0, 1.0]}).axes
+    assert [ax.get_title() for ax in own] == ["Loss", "Reconstruction error"]
+    vae = plots.curves({name: [3.0, 2.0] for name in ("loss", "reconstruction", "kl")}).axes
+    assert vae[0].get_title() == "Objective: reconstruction + β KL"
+
+
 def test_curves_show_the_objective_only_where_it_is_not_the_elbo():
     headings = [ax.get_title() for ax in plots.curves(vae_history(4, beta=4.0)).axes]
     assert headings[1].startswith("Objective")
