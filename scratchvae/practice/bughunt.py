@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchvae.files import free_name
-from scratchvae.practice import content, diagnosis
-from scratchvae.practice.exercise import GO, Actions, is_number
-from scratchvae.practice.language import LANGUAGES, Messages, choose
+from scratchvae.practice import content, desk, diagnosis
+from scratchvae.practice.desk import GO, Actions, named
+from scratchvae.practice.language import LANGUAGES
 from scratchvae.practice.state import add_option
 
 if TYPE_CHECKING:
     from scratchvae.practice.bughunt_files import Hunt, Said, Verdict
-    from scratchvae.practice.screen import Screen
     from scratchvae.practice.state import Answer, State
 
 ACTIONS = {
@@ -54,11 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     from scratchvae.practice.state import State
 
     with State(arguments.state) as state:
-        desk = Desk(arguments, state)
-        action = arguments.action or "go_on"
-        if action == GO or is_number(action):
-            desk.name, action = action, "jump"
-        getattr(desk, action)()
+        Desk(arguments, state).act(arguments.action)
 
 
 def folder() -> Path:
@@ -68,19 +63,13 @@ def folder() -> Path:
     return here if inside else here / FOLDER
 
 
-class Desk:
-    """One run of the command: its options, its words, and what the learner has done."""
+class Desk(desk.Desk):
+    """One run of the command, with what the learner has done."""
 
     def __init__(self, arguments: argparse.Namespace, state: State) -> None:
         from scratchvae.practice.bughunt_files import load_all
-        from scratchvae.practice.screen import Screen
 
-        self.language = choose(arguments.lang)
-        self.say = Messages("bughunt", self.language)
-        self.screen: Screen = Screen(self.language, json=arguments.json)
-        self.json: bool = arguments.json
-        self.name: str | None = getattr(arguments, "name", None)
-        self.gives_up: bool = getattr(arguments, "give_up", False)
+        super().__init__(arguments, "bughunt")
         self.state = state
         self.hunts = load_all()
 
@@ -134,8 +123,9 @@ class Desk:
             mark = ">" if row["current"] else " "
             note = self.say("gave_up_note") if row["gave_up"] else ""
             note = self.say("skipped_note") if row["state"] == "skipped" else note
-            text = f"{mark} [{marks[str(row['state'])]}] {row['number']:2d}  {row['title']}{note}"
-            self.hang(text, 10, "bold" if row["current"] else styles.get(str(row["state"]), ""))
+            lead = f"{mark} [{marks[str(row['state'])]}] {row['number']:2d}  "
+            style = "bold" if row["current"] else styles.get(str(row["state"]), "")
+            self.hang(lead, f"{row['title']}{note}", style)
         solved = sum(row["state"] == "solved" for row in rows)
         self.line("count", done=solved, all=len(rows))
         self.report({"bughunts": rows, "solved": solved})
@@ -292,12 +282,7 @@ class Desk:
             if current := self.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if is_number(self.name):
-            found = [hunt for hunt in self.hunts if hunt.number == int(self.name)]
-        else:
-            name = Path(self.name).name.removesuffix(".py")
-            found = [hunt for hunt in self.hunts if hunt.stem == name]
-            found = found or [hunt for hunt in self.hunts if name.lower() in hunt.stem.lower()]
+        found = named(self.name, self.hunts)
         if len(found) == 1:
             return found[0]
         if found:
@@ -357,11 +342,11 @@ class Desk:
         """Show what an oracle objects to."""
         if oracle == "gradient" and said.gradient:
             names = self.say("and").join(said.gradient)
-            self.hang("  - " + self.say("wrong_gradients", names=names), 4, "")
+            self.hang("  - ", self.say("wrong_gradients", names=names))
         for found in said.failing:
             if found.oracle == oracle:
                 text = content.text(found.text, self.language)
-                self.hang("  - " + self.say("does_not_hold", text=text), 4, "")
+                self.hang("  - ", self.say("does_not_hold", text=text))
 
     def all_done(self) -> None:
         """Say that no hunt is open."""
@@ -369,32 +354,3 @@ class Desk:
         if skipped := [hunt for hunt in self.hunts if self.standing(hunt) == "skipped"]:
             numbers = self.say("and").join(str(hunt.number) for hunt in skipped)
             self.line("still_skipped", numbers=numbers, first=skipped[0].number)
-
-    def titled(self, hunt: Hunt) -> str:
-        """The number and the title."""
-        return f"{hunt.number}. {content.text(hunt.title, self.language)}"
-
-    def line(self, key: str, style: str = "", **values: Any) -> None:
-        """Say one of the messages."""
-        self.screen.line(self.say(key, **values), style)
-
-    def wrapped(self, text: str) -> Any:
-        """A text as lines for a panel."""
-        from scratchvae.practice.screen import styled, wrap
-
-        return styled(wrap(text, self.screen.width))
-
-    def hang(self, text: str, indent: int, style: str) -> None:
-        """Show one line; what does not fit goes on, indented."""
-        from scratchvae.practice.screen import styled, wrap
-
-        width = max(20, min(92, self.screen.console.width)) - indent
-        head, (first, *rest) = text[:indent], wrap(text[indent:], width)
-        self.screen.lines(styled([head + first, *(" " * indent + row for row in rest)], style))
-
-    def report(self, values: dict[str, Any]) -> None:
-        """Print the result as JSON, if that was asked for."""
-        from scratchvae.practice.screen import print_json
-
-        if self.json:
-            print_json(values)

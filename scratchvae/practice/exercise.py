@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scratchvae.argument_types import seed
-from scratchvae.practice import content
-from scratchvae.practice.language import LANGUAGES, Messages, choose
+from scratchvae.practice import content, desk
+from scratchvae.practice.desk import GO, Actions, named
+from scratchvae.practice.language import LANGUAGES
 
 if TYPE_CHECKING:
     from scratchvae.practice.exercises import Exercise
     from scratchvae.practice.grade import Grade
-    from scratchvae.practice.screen import Screen
     from scratchvae.practice.workbook import Workbook
 
 POLL = 0.05  # seconds between two looks at the file
 STYLES = {"good": "green", "bad": "bold red", "plain": "", "faint": "dim", "code": "cyan"}
-GO = "N"  # the action that a number stands for
 ACTIONS = {
     GO: "jump to exercise number N: show its task, write its file and watch it",
     "list": "all exercises and how far you are",
@@ -56,28 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--give-up", action="store_true", help="see it without passing")
 
 
-class Actions(dict[str, argparse.ArgumentParser]):
-    """The parsers by action; any number stands for GO. Bug hunts have them too."""
-
-    def __contains__(self, word: object) -> bool:
-        return super().__contains__(word) or is_number(word)
-
-    def __missing__(self, word: str) -> argparse.ArgumentParser:
-        return self[GO]
-
-
-def is_number(word: object) -> bool:
-    """Whether a word of the command line is the number of an exercise or a hunt."""
-    return isinstance(word, str) and word.isdecimal() and len(word) < 10
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Carry out `scratchvae exercise`."""
-    desk = Desk(arguments)
-    action = arguments.action or "go_on"
-    if action == GO or is_number(action):
-        desk.name, action = action, "jump"
-    getattr(desk, action)()
+    Desk(arguments).act(arguments.action)
 
 
 def folder() -> Path:
@@ -88,21 +68,15 @@ def folder() -> Path:
     return here if inside else here / "exercises"
 
 
-class Desk:
-    """One run of the command: its options, its words, and the learner's workbook."""
+class Desk(desk.Desk):
+    """One run of the command, with the learner's workbook."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         from scratchvae.practice.exercises import load_all
-        from scratchvae.practice.screen import Screen
         from scratchvae.practice.workbook import Workbook
 
-        self.language = choose(arguments.lang)
-        self.say = Messages("exercise", self.language)
-        self.screen: Screen = Screen(self.language, json=arguments.json)
-        self.json: bool = arguments.json
+        super().__init__(arguments, "exercise")
         self.seed: int | None = arguments.seed
-        self.name: str | None = getattr(arguments, "name", None)
-        self.gives_up: bool = getattr(arguments, "give_up", False)
         self.exercises = load_all()
         self.book: Workbook = Workbook(folder(), self.exercises, self.passes)
         self.entries()
@@ -369,12 +343,7 @@ class Desk:
             if current := self.book.current():
                 return current
             raise ValueError(self.say("name_one"))
-        if is_number(self.name):
-            found = [e for e in self.exercises if e.number == int(self.name)]
-        else:
-            name = Path(self.name).name.removesuffix(".py")
-            found = [e for e in self.exercises if e.stem == name]
-            found = found or [e for e in self.exercises if name.lower() in e.stem.lower()]
+        found = named(self.name, self.exercises)
         if len(found) == 1:
             return found[0]
         if found:
@@ -389,36 +358,6 @@ class Desk:
             self.line(f"progress_{notice.kind}", kept=notice.kept, passed=notice.passed)
         self.book.notices.clear()
         return entries
-
-    def titled(self, exercise: Exercise) -> str:
-        """The number and the title."""
-        return f"{exercise.number}. {content.text(exercise.title, self.language)}"
-
-    def line(self, key: str, style: str = "", **values: Any) -> None:
-        """Say one of the messages."""
-        self.screen.line(self.say(key, **values), style)
-
-    def wrapped(self, text: str, code: bool = False) -> Any:
-        """A text as lines for a panel."""
-        from scratchvae.practice.screen import styled, wrap, wrap_code
-
-        return styled((wrap_code if code else wrap)(text, self.screen.width))
-
-    def hang(self, lead: str, text: str, style: str, indent: int | None = None) -> None:
-        """Show one line that begins with `lead`; what does not fit goes on, indented."""
-        from scratchvae.practice.screen import styled, wrap
-
-        indent = len(lead) if indent is None else indent
-        width = max(20, min(92, self.screen.console.width)) - max(indent, len(lead))
-        first, *rest = wrap(text, width)
-        self.screen.lines(styled([lead + first, *(" " * indent + row for row in rest)], style))
-
-    def report(self, values: dict[str, Any]) -> None:
-        """Print the result as JSON, if that was asked for."""
-        from scratchvae.practice.screen import print_json
-
-        if self.json:
-            print_json(values)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
