@@ -114,23 +114,24 @@ class Desk(desk.Desk):
 
     def list(self) -> None:
         """Show all exercises."""
+        from scratchvae.practice.workbook import Entry
+
         entries, current = self.entries(), self.book.current()
         rows = []
         for exercise in self.exercises:
-            entry = entries.get(exercise.stem)
-            state = entry.state if entry else "open"
+            entry = entries.get(exercise.stem, Entry())
             rows.append(
                 {
                     "number": exercise.number,
                     "name": exercise.stem,
                     "title": content.text(exercise.title, self.language),
                     "lesson": exercise.lesson,
-                    "state": state,
+                    "state": entry.state,
                     "current": exercise is current,
-                    "hints": entry.hints if entry else 0,
-                    "gave_up": bool(entry and entry.gave_up),
-                    "checks": entry.checks if entry else 0,
-                    "passed_at": entry.passed_at if entry else None,
+                    "hints": entry.hints,
+                    "gave_up": entry.gave_up,
+                    "checks": entry.checks,
+                    "passed_at": entry.passed_at,
                 }
             )
         done = sum(row["state"] == "passed" for row in rows)
@@ -144,8 +145,8 @@ class Desk(desk.Desk):
             style = {"passed": "green", "skipped": "dim"}.get(str(row["state"]), "")
             self.hang(lead, f"{row['title']}{note}", "bold" if row["current"] else style)
         self.line("count", done=done, all=len(rows))
-        if current is None:
-            self.all_done(silent=self.json)
+        if current is None and not self.json:
+            self.all_done()
         self.report({"exercises": rows, "passed": done})
 
     def hint(self) -> None:
@@ -190,10 +191,7 @@ class Desk(desk.Desk):
         exercise = self.chosen()
         kept = self.book.reset(exercise, self.language)
         path = self.book.file(exercise)
-        if kept:
-            self.line("reset_kept", path=path, kept=kept)
-        else:
-            self.line("reset", path=path)
+        self.line("reset_kept" if kept else "reset", path=path, kept=kept)
         self.report({"name": exercise.stem, "kept": str(kept) if kept else None})
 
     def skip(self) -> None:
@@ -325,12 +323,10 @@ class Desk(desk.Desk):
         if not grade.ok:
             raise SystemExit(1)
 
-    def all_done(self, silent: bool = False) -> None:
+    def all_done(self) -> None:
         """Say that no exercise is open."""
         entries = self.entries()
         skipped = [e for e in self.exercises if (x := entries.get(e.stem)) and x.state == "skipped"]
-        if silent:
-            return
         self.line("all_done", style="bold green")
         if skipped:
             numbers = self.say("and").join(str(e.number) for e in skipped)
