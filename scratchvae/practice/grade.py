@@ -109,11 +109,12 @@ class Grade:
             return "objects"
         if not self.outputs or (oracle == "gradient" and not mine):
             return "silent"
-        broken = diagnosis.BROKEN
-        hidden = oracle == "meaning" and any(
-            f.kind in broken for o in self.outputs for f in o.findings
-        )
-        return "silent" if hidden else "content"
+        return "silent" if oracle == "meaning" and _broken(self.outputs) else "content"
+
+
+def _broken(outputs: Sequence[Judged]) -> bool:
+    """Whether an array is such that nothing can be said about its meaning."""
+    return any(finding.kind in diagnosis.BROKEN for one in outputs for finding in one.findings)
 
 
 def grade(
@@ -149,12 +150,11 @@ def grade_sources(
     )
     grades = []
     for source, outcome in zip(sources, outcomes, strict=True):
-        judged = replace(trial.judge(outcome), seed=seed, printed=outcome.printed)
-        judged = replace(judged, altered=_altered(exercise, source))
-        judged = replace(judged, source=sandbox.line_text(source, judged.line))
-        if judged.problem:
-            judged = replace(judged, problem=replace(judged.problem, source=judged.source))
-        grades.append(judged)
+        judged = trial.judge(outcome)
+        line = sandbox.line_text(source, judged.line)
+        problem = judged.problem and replace(judged.problem, source=line)
+        judged = replace(judged, problem=problem, source=line, altered=_altered(exercise, source))
+        grades.append(replace(judged, seed=seed, printed=outcome.printed))
     return grades
 
 
@@ -223,7 +223,7 @@ class _Trial:
         values = list(value) if isinstance(value, tuple) else [value]
         if len(values) != len(self.exercise.outputs):
             raise ValueError(f"{self.exercise.stem}: the solution returns {len(values)} values")
-        return values
+        return [np.asarray(one) for one in values]
 
     def enlarged(self) -> dict[str, Any]:
         """Numbers of which those are large in which the answer is a polynomial.
@@ -316,9 +316,7 @@ class _Trial:
             imprecise = self.inexact(answers[-1])
         if imprecise:
             return Grade(problem=Problem("imprecise", line, name=imprecise[0]), line=line)
-        broken = diagnosis.BROKEN
-        shapes_hold = not any(f.kind in broken for judged in outputs for f in judged.findings)
-        objections = self.objections(outcome, answers) if shapes_hold else []
+        objections = [] if _broken(outputs) else self.objections(outcome, answers)
         return Grade(outputs=outputs, objections=tuple(objections), line=line)
 
     def inexact(self, answer: list[Any]) -> list[str]:
@@ -328,7 +326,7 @@ class _Trial:
             for output, mine, right in zip(
                 self.exercise.outputs, answer, self.right[-1], strict=True
             )
-            if not output.value and not _near(mine, np.asarray(right))
+            if not output.value and not _near(mine, right)
         ]
 
     def arrays(self, value: Any, line: int | None) -> list[Any] | Problem:
@@ -362,7 +360,7 @@ class _Trial:
 
     def swapped(self, i: int, one: Judged, mine: Any, judged: Sequence[Judged]) -> Judged:
         """The verdict `one`, unless its array belongs to another output that is wrong as well."""
-        for other, right in zip(judged, map(np.asarray, self.right[i]), strict=True):
+        for other, right in zip(judged, self.right[i], strict=True):
             if not one.ok and not other.ok and other != one and _near(mine, right, NEAR):
                 text = f"{one.name} holds what belongs to {other.name}: look at the return's order"
                 return replace(one, findings=(Finding("swapped", text, {"other": other.name}),))
@@ -390,7 +388,6 @@ class _Trial:
         It must be the right function's value up to rounding, which no difference quotient reaches,
         and that value must be the numerical gradient of the loss.
         """
-        right = np.asarray(right)
         if mine.dtype.kind == "c":
             return (Finding("complex", f"{output.name} is complex"),)
         if mine.shape != right.shape or not np.isfinite(mine).all():
@@ -479,7 +476,7 @@ class _Trial:
             start += len(at)
             out = [dict(zip(names, answers[k], strict=True)) for k in part]
             shapes = all(
-                x.shape == np.shape(y)
+                x.shape == y.shape
                 for k in part
                 for x, y in zip(answers[k], self.right[k], strict=True)
             )
