@@ -137,13 +137,10 @@ class Watch:
         if event == "return" and frame.f_code is self.answer:
             self.returned = frame.f_lineno
         if self.finding is None and self.looks > 0:
-            self.look(frame, event == "call" and frame.f_code is not self.answer)
+            called = event == "call" and frame.f_code is not self.answer
+            for value in list(frame.f_locals.values()):
+                self.value(value, called, frame.f_lineno)
         return self
-
-    def look(self, frame: FrameType, called: bool) -> None:
-        """Look at the local arrays of a frame; `called`: at the arguments of an inner function."""
-        for value in list(frame.f_locals.values()):
-            self.value(value, called, frame.f_lineno)
 
     def see(self, value: Any) -> None:
         """Look at the result of an operator or a call."""
@@ -154,7 +151,7 @@ class Watch:
             self.value(value, None, frame.f_lineno)
 
     def value(self, value: Any, called: bool | None, line: int) -> None:
-        """Look at one value; `called` is None where it is no local variable."""
+        """Look at one value; `called`: an inner function's argument; None: no local variable."""
         if type(value) is int and value.bit_length() > 200:
             self.finding = ("wide", line)
         if not isinstance(value, np.ndarray):
@@ -281,8 +278,7 @@ def call(
 ) -> None:
     """Call `function` on one case, and keep what it returns and what it did on the way."""
     given = decode(case, arguments)
-    handed, again = decode(case, arguments), decode(case, arguments)
-    handed, again = copied(handed), copied(again)
+    handed, again = copied(given), copied(given)
     number = len(result["lines"])
     limited = number < len(job["limits"])
     watch = Watch(function.__code__, list(given), job["nudges"] and (limited or not job["limits"]))

@@ -182,8 +182,9 @@ class Effort:
         if _computes(function):
             owner = getattr(function, "__self__", None)
             parts = (owner, *arguments) if isinstance(owner, np.ndarray) else arguments
-            self.terms.note(_name(function), value, (*parts, *options.values()))
-            self.count(value, 1, _curved(function) and not _plain_power(function, arguments))
+            name = _name(function)
+            self.terms.note(name, value, (*parts, *options.values()))
+            self.count(value, 1, name in CURVED and not _plain_power(function, arguments))
         return value
 
     def counting(self, function: Any) -> Any:
@@ -321,10 +322,6 @@ def _computes(function: Any) -> bool:
         or owner is math
         or str(getattr(function, "__module__", "")).startswith("numpy")
     ) and not isinstance(function, type)
-
-
-def _curved(function: Any) -> bool:
-    return _name(function) in CURVED
 
 
 def _name(function: Any) -> str:
