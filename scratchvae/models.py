@@ -71,6 +71,13 @@ class Model(ABC):
         self.device = resolve_device(device)
         self.terms: Terms = {}
 
+    def _network(
+        self, widths: tuple[int, ...], n_outputs: int, rng: np.random.Generator, *final: Layer
+    ) -> Sequential:
+        """Return hidden layers through ``widths``, a linear one on top of them, and ``final``."""
+        hidden = mlp(widths, self.activation, rng, self.dtype).layers
+        return Sequential(*hidden, Dense(widths[-1], n_outputs, rng=rng, dtype=self.dtype), *final)
+
     def pack(self, layers: dict[str, Layer]) -> None:
         """Make theta and grad of the layers, by name; the last line of a model's ``__init__``."""
         self._layers = layers
@@ -278,14 +285,10 @@ class Autoencoder(Model):
         super().__init__(n_features, hidden, n_latent, activation, seed, dtype, device)
         self.output = validate.choice("output", output, ("sigmoid", "linear"))
         rng = np.random.default_rng(seed)
-        widths = (self.n_features, *self.hidden)
-        inner = mlp(widths, activation, rng, self.dtype)
-        to_z = Dense(widths[-1], self.n_latent, rng=rng, dtype=self.dtype)
-        outer = mlp((self.n_latent, *self.hidden[::-1]), activation, rng, self.dtype)
-        to_y = Dense((self.n_latent, *self.hidden[::-1])[-1], n_features, rng=rng, dtype=self.dtype)
+        self.encoder = self._network((self.n_features, *self.hidden), self.n_latent, rng)
         final = (Sigmoid(),) if output == "sigmoid" else ()
-        self.encoder = Sequential(*inner.layers, to_z)
-        self.decoder = Sequential(*outer.layers, to_y, *final)
+        widths = (self.n_latent, *self.hidden[::-1])
+        self.decoder = self._network(widths, self.n_features, rng, *final)
         self.mse = MeanSquaredError()
         self.pack({"encoder": self.encoder, "decoder": self.decoder})
 
@@ -513,10 +516,7 @@ class VAE(Model):
         self.to_mu = Dense(widths[-1], self.n_latent, rng=rng, dtype=self.dtype)
         self.to_logvar = Dense(widths[-1], self.n_latent, rng=rng, dtype=self.dtype)
         widths = (self.n_latent, *self.hidden[::-1])
-        outer = mlp(widths, activation, rng, self.dtype)
-        self.decoder = Sequential(
-            *outer.layers, Dense(widths[-1], n_outputs, rng=rng, dtype=self.dtype)
-        )
+        self.decoder = self._network(widths, n_outputs, rng)
         self.reparameterize = Reparameterize()
         self.kl = GaussianKL()
         self.pack(
