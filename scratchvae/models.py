@@ -220,10 +220,10 @@ class Model(ABC):
             _finite_range("noise", noise)
         return noise
 
-    def _check_z(self, z: Array) -> Array:
-        z = self._check_array("z", z, (None, self.n_latent))
-        _finite_range("z", z)
-        return z
+    def _check_finite(self, name: str, x: Array, width: int) -> Array:
+        x = self._check_array(name, x, (None, width))
+        _finite_range(name, x)
+        return x
 
     @abstractmethod
     def draw_noise(self, rng: Any, x: Array) -> Array:
@@ -334,7 +334,7 @@ class Autoencoder(Model):
 
     def decode(self, z: Array) -> Array:
         """Return the reconstruction y (B, D) of the codes z (B, L)."""
-        return self.decoder.apply(self._check_z(z))
+        return self.decoder.apply(self._check_finite("z", z, self.n_latent))
 
 
 CORRUPTIONS = ("gaussian", "masking", "salt_and_pepper")
@@ -453,13 +453,9 @@ class DenoisingAutoencoder(Autoencoder):
 
     def encode(self, x: Array) -> Array:
         """Return the code z (B, L) of x (B, D), clean or corrupted (then [0, 1] is not asked)."""
-        leaves = self.corruption == "gaussian" and not self.clip
-        return self.encoder.apply(self._check_finite(x) if leaves else self.check(x, values=True))
-
-    def _check_finite(self, x: Array) -> Array:
-        x = self._check_array("x", x, (None, self.n_features))
-        _finite_range("x", x)
-        return x
+        if self.corruption == "gaussian" and not self.clip:
+            return self.encoder.apply(self._check_finite("x", x, self.n_features))
+        return self.encoder.apply(self.check(x, values=True))
 
 
 class VAE(Model):
@@ -640,7 +636,7 @@ class VAE(Model):
 
     def decode(self, z: Array) -> Array:
         """Return the mean of p(x|z), (B, D), for z (B, L): for Bernoulli the probabilities."""
-        return self.nll.mean(self.decoder.apply(self._check_z(z)))
+        return self.nll.mean(self.decoder.apply(self._check_finite("z", z, self.n_latent)))
 
     def sample(self, n: int, rng: np.random.Generator | int) -> Array:
         """Draw z ~ N(0, I), n times, and return the means of p(x|z), (n, D).
