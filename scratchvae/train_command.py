@@ -203,14 +203,11 @@ def _fresh(given: dict[str, Any]) -> _Job:
         options = {**options, **preset.model}
     seed = given.get("seed", 0)
     device = backend.resolve_device(given.get("device", "cpu"))
-    epochs = validate.integer("--epochs", given.get("epochs", EPOCHS))
     optimizer = (
         preset.make_optimizer()
         if preset
         else make_optimizer(given.get("optimizer", "adam"), given.get("learning_rate"))
     )
-    batch_size = validate.integer("--batch-size", given.get("batch_size", 128))
-    validate.integer("--checkpoint-every", given.get("checkpoint_every", 1))
     name, data_dir = given.get("data", "mnist10k"), given.get("data_dir")
     datasets.check_folder(name, data_dir)
     data = datasets.load(name, data_dir)
@@ -221,13 +218,13 @@ def _fresh(given: dict[str, Any]) -> _Job:
     training = Training(
         optimizer,
         seed=seed,
-        batch_size=batch_size,
+        batch_size=given.get("batch_size", 128),
         binarize=given.get("binarize", False),
         n_examples=len(data.x_train),
     )
     if Path(name).suffix:  # a file: later commands may run in another directory
         name = str(Path(name).expanduser().resolve())
-    notes = {"data": name, "epochs": epochs}
+    notes = {"data": name, "epochs": given.get("epochs", EPOCHS)}
     if preset:
         notes["preset"] = given["preset"]
     if data_dir:
