@@ -332,8 +332,8 @@ def _steps(
     order = generator("cpu", training.seed, SHUFFLE, epoch).permutation(len(x))
     order = to_device(order, model.device)
     rng = generator(model.device, training.seed, NOISE, epoch)
-    graph, first = recorder.get(training.optimizer) if training.optimizer.keeps("step") else None, 0
-    if graph is not None:
+    first = 0  # step that no graph takes
+    if training.optimizer.keeps("step") and (graph := recorder.get(training.optimizer)):
         first = graph.steps
         if done < first:
             graph.begin(order, done)
@@ -456,13 +456,11 @@ def _state(model: Model, training: Training) -> _State:
     return model.theta.copy(), optimizer, training.step, list(training.terms)
 
 
-def _set_back(model: Model, training: Training, good: _State) -> int:
-    """Set model and training back to ``good``; return the steps of its epoch that are done."""
-    theta, optimizer, done, terms = good
+def _set_back(model: Model, training: Training, good: _State) -> None:
+    """Set model and training back to ``good``."""
+    theta, optimizer, training.step, training.terms = good
     model.theta[...] = theta
     training.optimizer.restore(optimizer)
-    training.step, training.terms = done, terms
-    return done
 
 
 def _diverged(
@@ -487,12 +485,12 @@ def _diverged(
         what = "validation loss is"
         cause = f"the scale of the validation data, or {cause}"
     bad = ", ".join(f"{name} {v:.4g}" for name, v in row.items() if not math.isfinite(v))
-    done = _set_back(model, training, good)
+    _set_back(model, training, good)
     return DivergedError(
         f"the {what} not finite in epoch {training.epoch + 1}, step {step} of "
         f"{training.steps_an_epoch}{f' ({bad})' if bad else ''}; likely cause: {cause}. "
         f"The model is back at its parameters after epoch {training.epoch}"
-        f"{f' and {done} steps' if done else ''}"
+        f"{f' and {training.step} steps' if training.step else ''}"
     )
 
 
