@@ -261,7 +261,7 @@ def draw_interpolation(
     z = host_codes(model, data.x_test[np.asarray(pairs).ravel()])
     start, stop = z[0::2], z[1::2]
     t = np.linspace(0, 1, steps, dtype=model.dtype)[None, :, None]
-    line = (start[:, None] * (1 - t) + stop[:, None] * t).astype(model.dtype)
+    line = start[:, None] * (1 - t) + stop[:, None] * t
     images = to_host(model.decode(to_device(line.reshape(-1, model.n_latent), model.device)))
     ends = None
     if data.y_test is not None:

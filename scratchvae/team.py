@@ -175,8 +175,7 @@ class Team:
                     with suppress(OSError):
                         os.close(descriptor)
             self.model.move(self.theta, self.grads[k])
-            mine = batches(k, self.workers, partial(self.talk.turn, k, check))
-            for batch, noise in mine:
+            for batch, noise in batches(k, self.workers, partial(self.talk.turn, k, check)):
                 self._backward(k, batch, noise)
                 self._update(k, check)
             self.talk.finished[k] = 1
