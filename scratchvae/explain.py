@@ -172,7 +172,7 @@ def explain(
     Entries are equal if they differ by at most `uncertainty` (that of `numeric`; by default 1e-3
     tolerance times its largest entry) plus `tolerance` times their size. The most specific finding
     comes first. Kinds: "wrong shape", "not finite", "zero", "factor", "transposed", "term", "rows",
-    "columns", "offset", "sign", "elements", "different".
+    "columns", "slices", "offset", "sign", "elements", "different".
     """
     a, n = np.asarray(analytic, dtype=np.float64), np.asarray(numeric, dtype=np.float64)
     if not np.isfinite(n).all():
