@@ -21,6 +21,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -176,8 +177,8 @@ class Effort:
         return value
 
     def call(self, function: Any, /, *arguments: Any, **options: Any) -> Any:
-        """Call a function; the functions among its arguments are counted when they are called."""
-        counted = [self.counting(a) if _computes(a) else a for a in arguments]
+        """Call a function; such as np.exp among its arguments (of map, say) are counted too."""
+        counted = [partial(self.call, a) if _computes(a) else a for a in arguments]
         value = function(*counted, **options)
         if _computes(function):
             owner = getattr(function, "__self__", None)
@@ -186,10 +187,6 @@ class Effort:
             self.terms.note(name, value, (*parts, *options.values()))
             self.count(value, 1, name in CURVED and not _plain_power(function, arguments))
         return value
-
-    def counting(self, function: Any) -> Any:
-        """A function such as np.exp, counted at each call (of map, for instance)."""
-        return lambda *arguments, **options: self.call(function, *arguments, **options)
 
     def count(self, value: Any, terms: int, curved: bool) -> None:
         """Count the numbers of a result."""
