@@ -80,10 +80,10 @@ class Desk:
 
     def hang(self, lead: str, text: str, style: str = "", indent: int | None = None) -> None:
         """Show one line that begins with `lead`; what does not fit goes on, indented."""
-        from scratchvae.practice.screen import styled, wrap
+        from scratchvae.practice.screen import WIDEST, styled, wrap
 
         indent = len(lead) if indent is None else indent
-        width = max(20, min(92, self.screen.console.width)) - max(indent, len(lead))
+        width = max(20, min(WIDEST, self.screen.console.width)) - max(indent, len(lead))
         first, *rest = wrap(text, width)
         self.screen.lines(styled([lead + first, *(" " * indent + row for row in rest)], style))
 

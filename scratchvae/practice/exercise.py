@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -363,12 +362,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _settled(path: Path, pause: Callable[[float], None] = time.sleep) -> bytes | None:
+def _settled(path: Path) -> bytes | None:
     """The content of a file that is not being written at this moment; None if there is none."""
     try:
         before = path.read_bytes()
         for _ in range(10):
-            pause(0.03)
+            time.sleep(0.03)
             after = path.read_bytes()
             if after == before:
                 break

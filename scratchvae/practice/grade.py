@@ -117,15 +117,13 @@ def _broken(outputs: Sequence[Judged]) -> bool:
     return any(finding.kind in diagnosis.BROKEN for one in outputs for finding in one.findings)
 
 
-def grade(
-    exercise: Exercise, path: Path, *, seed: int | None = None, seconds: float = sandbox.SECONDS
-) -> Grade:
+def grade(exercise: Exercise, path: Path, *, seed: int | None = None) -> Grade:
     """Grade the learner's file `path`. `seed` draws the numbers; by default it is fresh."""
     try:
         source = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return Grade(problem=Problem("unreadable", text=error.reason))
-    return grade_sources(exercise, [source], seed=seed, seconds=seconds)[0]
+    return grade_sources(exercise, [source], seed=seed)[0]
 
 
 def grade_sources(
