@@ -14,7 +14,7 @@ import numpy as np
 from scratchvae import validate
 from scratchvae.backend import Array, array_module, generator, to_device, to_host
 from scratchvae.models import VAE, DenoisingAutoencoder, Model
-from scratchvae.train import VALIDATION, binarized, check_unit_interval, mean_terms
+from scratchvae.train import AT_ONCE, VALIDATION, binarized, check_unit_interval, mean_terms
 
 COPIES = 5  # arrays as large as its output that a decoder and its likelihood hold at once
 
@@ -57,7 +57,7 @@ def _check_finite(name: str, figures: Any) -> None:
 
 
 def corrupted(
-    model: DenoisingAutoencoder, x: Array, seed: int = 0, batch_size: int = 1000
+    model: DenoisingAutoencoder, x: Array, seed: int = 0, batch_size: int = AT_ONCE
 ) -> np.ndarray:
     """Return x (N, D) corrupted with the noise of ``seed``, as a host array (N, D).
 

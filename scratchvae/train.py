@@ -43,6 +43,9 @@ from scratchvae.team import (
 # From 1: NumPy pads entropy with zeros, so (seed, 0, 0) would be the stream of the initial weights.
 SHUFFLE, NOISE, VALIDATION = 1, 2, 3
 
+#: Examples of a validation that are computed at a time: of others a GPU would draw other noise.
+AT_ONCE = 1000
+
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C stopped the training after a whole step: model and Training belong together."""
@@ -429,12 +432,13 @@ def terms_table(terms: Sequence[dict[str, Any] | Rows], names: Sequence[str]) ->
 
 
 def mean_terms(
-    model: Model, x: Array, *, seed: int = 0, batch_size: int = 1000, binarize: bool = False
+    model: Model, x: Array, *, seed: int = 0, batch_size: int = AT_ONCE, binarize: bool = False
 ) -> dict[str, float]:
     """Return the model's loss terms over x (N, D), with one draw of noise an example from ``seed``.
 
     Computed ``batch_size`` examples at a time; x must be on the model's device.
     """
+    batch_size = validate.integer("batch_size", batch_size)
     rng = generator(model.device, seed, VALIDATION)
     terms, rows = [], []
     for start in range(0, len(x), batch_size):

@@ -266,6 +266,8 @@ def test_batches_of_nothing_reconstruct_nothing(batch_size):
         corrupted(DenoisingAutoencoder(5, (4,), 2), np.zeros((3, 5)), 0, batch_size)
     with pytest.raises(ValueError, match=f"^batch_size: got {batch_size}"):
         reconstruct(VAE(5, (4,), 2), np.zeros((3, 5)), batch_size)
+    with pytest.raises(ValueError, match=f"^batch_size: got {batch_size}"):
+        mean_terms(VAE(5, (4,), 2), np.zeros((3, 5)), batch_size=batch_size)
 
 
 def test_corrupted_draws_what_a_validation_draws(monkeypatch):

@@ -510,6 +510,16 @@ def test_bad_usage(at_home, capsys, arguments):
     assert len(capsys.readouterr().err.strip().split("\n")) <= 3
 
 
+@pytest.mark.parametrize(("language", "comma"), [("en", ", "), ("ja", "、")])
+@pytest.mark.parametrize(("command", "part"), [("bughunt", "latents"), ("exercise", "vae")])
+def test_a_part_of_several_names(at_home, capsys, command, part, language, comma):
+    assert main([command, "skip", part, "--lang", language]) == 2
+    said = capsys.readouterr().err
+    names = re.findall(r"\d\d_[a-z_]+", said)
+    assert len(names) == 2
+    assert comma.join(names) in said
+
+
 def test_a_file_that_is_no_text(at_home, capsys):
     main(["bughunt", "--lang", "en"])
     (at_home / "bughunts" / f"{HUNTS[0].stem}.py").write_bytes(b"\xff\xfe\x00")

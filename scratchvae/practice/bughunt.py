@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scratchvae.files import free_name
 from scratchvae.practice import content, desk, diagnosis
-from scratchvae.practice.desk import GO, Actions, named
+from scratchvae.practice.desk import GO, Actions
 from scratchvae.practice.language import LANGUAGES
 from scratchvae.practice.state import add_option
 
@@ -278,17 +278,7 @@ class Desk(desk.Desk):
 
     def chosen(self) -> Hunt:
         """The hunt that NAME stands for, or the current one."""
-        if self.name is None:
-            if current := self.current():
-                return current
-            raise ValueError(self.say("name_one"))
-        found = named(self.name, self.hunts)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(hunt.stem for hunt in found)
-            raise ValueError(self.say("ambiguous", name=self.name, names=names))
-        raise ValueError(self.say("unknown", name=self.name))
+        return self.pick(self.hunts, self.current)
 
     # -------------------------------------------------------------------------------- the words
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +56,20 @@ class Desk:
         self.json: bool = arguments.json
         self.name: str | None = getattr(arguments, "name", None)
         self.gives_up: bool = getattr(arguments, "give_up", False)
+
+    def pick(self, pieces: Sequence[Piece], current: Callable[[], Piece | None]) -> Piece:
+        """The piece that NAME stands for, or the current one."""
+        if self.name is None:
+            if piece := current():
+                return piece
+            raise ValueError(self.say("name_one"))
+        found = named(self.name, pieces)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = self.say("and").join(piece.stem for piece in found)
+            raise ValueError(self.say("ambiguous", name=self.name, names=names))
+        raise ValueError(self.say("unknown", name=self.name))
 
     def act(self, action: str | None) -> None:
         """Carry out an action of the command line, `go_on` where there is none."""

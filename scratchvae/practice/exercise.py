@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scratchvae.argument_types import seed
 from scratchvae.practice import content, desk
-from scratchvae.practice.desk import GO, Actions, named
+from scratchvae.practice.desk import GO, Actions
 from scratchvae.practice.language import LANGUAGES
 
 if TYPE_CHECKING:
@@ -334,17 +334,7 @@ class Desk(desk.Desk):
 
     def chosen(self) -> Exercise:
         """The exercise that NAME stands for, or the current one."""
-        if self.name is None:
-            if current := self.book.current():
-                return current
-            raise ValueError(self.say("name_one"))
-        found = named(self.name, self.exercises)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = self.say("and").join(e.stem for e in found)
-            raise ValueError(self.say("ambiguous", name=self.name, names=names))
-        raise ValueError(self.say("unknown", name=self.name))
+        return self.pick(self.exercises, self.book.current)
 
     def entries(self) -> Any:
         """The learner's progress; what had to be repaired is said."""
