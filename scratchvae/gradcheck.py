@@ -67,6 +67,8 @@ __all__ = [
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-2}
 #: For a whole model in float64: hundreds of nats are differenced for slopes of 1e-3.
 MODEL_TOLERANCE = 1e-7
+#: What round-off in float32 makes of a float64 gradient is smaller.
+FLOAT32 = 5e-7
 
 
 def check_gradients(
@@ -341,6 +343,11 @@ class _Check:
             at = positions([where], a.shape)
             text = f"{_label(name)} is wrong {at}; the elements sampled are right"
             return [Finding("elements", text, {"index": list(_index(where, a.shape))})]
+        single = self.inputs[name].dtype != np.float64
+        if not single and group.worst.max() < FLOAT32 and group.wrong.sum() > 1:
+            digits = math.floor(-math.log10(group.worst.max()))
+            text = f"{_label(name)} is right to {digits} digits only: is a part of it in float32?"
+            return [Finding("digits", text, {"digits": digits})]
         claims = a.ravel()[places]
         known = np.isfinite(group.numeric)  # what could not be measured is not held against a
         terms = {}

@@ -338,6 +338,11 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers: Layer) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise ValueError(
+                    f"Sequential: got {layer!r}, want layers such as Dense(5, 3), ReLU()"
+                )
         self.layers = layers
         leaves = [leaf for _, leaf in self.leaves()]
         if len({id(leaf) for leaf in leaves}) < len(leaves):

@@ -179,6 +179,8 @@ def fit(
     optimizer and the Training are then set back to the end of the last epoch, or to where the
     resume found them.
     """
+    if not isinstance(model, Model):
+        raise ValueError(f"model: got {model!r}, want one such as VAE(784)")
     epochs = validate.integer("epochs", epochs)
     callbacks = _callables(callbacks)
     x = _data(model, "x", x)

@@ -1823,3 +1823,19 @@ def test_a_model_with_a_beta_of_another_meaning():
     real = model.mse.backward
     model.mse.backward = lambda: 2 * real()
     assert check_model(model, x).verdict == "wrong"
+
+
+def test_a_gradient_in_float32_is_right_to_seven_digits():
+    rng = np.random.default_rng(0)
+    W, x, dy = rng.standard_normal((3, 4)), rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
+    rough = (x.astype("float32").T @ dy.astype("float32")).astype("float64")
+    for gradient in (rough, x.T @ dy * (1 + 1e-7)):
+        report = check_gradients(lambda W: np.sum(dy * np.tanh(x @ W)), W, gradient * 0 + gradient)
+        assert report.verdict == "wrong"  # of tanh: not only round-off
+        assert report["x"].findings[0].kind != "digits"
+        report = check_gradients(lambda W: np.sum(dy * (x @ W)), W, gradient)
+        (found,) = report["x"].findings
+        assert found.kind == "digits"
+        assert re.fullmatch(r"dx is right to [67] digits only: is a part of it in .*", found.text)
+    single = check_gradients(lambda W: np.sum(dy * (x @ W)), W.astype("float32"), rough)
+    assert single.ok

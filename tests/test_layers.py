@@ -330,6 +330,12 @@ def test_a_layer_that_stands_twice_is_refused():
         Sequential(dense, Sequential(Tanh(), dense))
 
 
+@pytest.mark.parametrize("layers", [(np.tanh,), ([Tanh(), Tanh()],), (Tanh(), Tanh)])
+def test_what_is_no_layer_is_refused(layers):
+    with pytest.raises(ValueError, match=r"^Sequential: got .* want layers such as"):
+        Sequential(*layers)
+
+
 def test_sequential_composes_and_names():
     net = make("sequential")
     x, dy = batch("sequential")

@@ -1028,3 +1028,9 @@ def test_a_model_may_keep_one_dict_of_terms():
     models = [kind(D, (5,), L) for kind in (Autoencoder, Own)]
     histories = [fit(model, data(), **SETTINGS)["mse"] for model in models]
     assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("model", [VAE, Dense(D, L), None])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(ValueError, match=r"^model: got .*, want one such as VAE\(784\)$"):
+        fit(model, data())
