@@ -31,7 +31,10 @@ default_role = "code"
 highlight_language = "none"  # a docstring's formulas; code says what it is
 nitpicky = True
 # What the signatures name and this site does not describe: there is no network to look it up.
-nitpick_ignore_regex = [("py:.*", r"(?!scratchvae\.).*"), ("py:.*", r".*\.(Array|Function|T)")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!scratchvae\.).*"),
+    ("py:.*", r".*\.(Array|Function|Piece|T)"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "ignore-module-all": True}

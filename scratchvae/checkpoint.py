@@ -21,11 +21,15 @@ from scratchvae import validate
 from scratchvae.arrays import one_line, read_npz
 from scratchvae.backend import to_device, to_host
 from scratchvae.files import atomic_write
-from scratchvae.models import MODELS, Model, build
+from scratchvae.latent import GaussianKL, Reparameterize
+from scratchvae.layers import Layer
+from scratchvae.losses import Loss
+from scratchvae.models import MODELS, VAE, Model, build
 from scratchvae.optim import OPTIMIZERS, Optimizer, make_optimizer
 from scratchvae.train import COUNTS, History, Training, terms_table
 
 FORMAT, VERSION = "scratchvae checkpoint", 1
+PARTS = (Layer, Loss, Reparameterize, GaussianKL)
 _MAX_DEPTH = 1000  # hidden layers: a byte or two of the file asks for a kilobyte of Python objects
 
 
@@ -101,17 +105,22 @@ def save(
 
 
 def _changed(model: Model) -> str | None:
-    """Name a part that is of another type than in a model built from the configuration."""
+    """Name a part that is another than in a model built from the configuration."""
     small = {"n_features": 1, "n_latent": 1, "hidden": [1] * len(model.hidden)}
     again = build({**model.config, **small})
-    arrays = {name: vars(again)[name] for name in ("theta", "grad")}  # they may be on the device
-    parts = [
-        {**vars(m), **arrays, **{f"layer {i}": leaf for i, leaf in enumerate(m.leaves())}}
-        for m in (again, model)
-    ]
-    for name, ours in parts[0].items():
-        if type(parts[1].get(name)) is not type(ours):
-            return f"{name} is {type(parts[1].get(name)).__name__}, not {type(ours).__name__}"
+    leaves = [[type(leaf).__name__ for leaf in m.leaves()] for m in (model, again)]
+    if leaves[0] != leaves[1]:
+        return f"layers are {', '.join(leaves[0])}, not {', '.join(leaves[1])}"
+    for name, part in vars(again).items():
+        mine = getattr(model, name, None)
+        if isinstance(part, PARTS) and type(mine) is not type(part):
+            return f"{name} is {type(mine).__name__}, not {type(part).__name__}"
+    if (
+        isinstance(model, VAE)
+        and model.likelihood == "gaussian"
+        and model.nll is not model._gaussian
+    ):
+        return "nll is not the likelihood of its sigma"
     return None
 
 

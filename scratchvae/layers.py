@@ -91,16 +91,16 @@ def pack(layers: Mapping[str, Layer], device: str) -> tuple[Array, Array]:
     """Lay all parameters of ``layers`` one after another in one vector on ``device``.
 
     Returns theta and g, both (P,), of which each layer's ``W, b, dW, db`` are views from then on:
-    who writes theta writes the layers. Raises ValueError for parameters of two dtypes, and for one
-    array under two names, which would become two: tied weights belong into one layer.
+    who writes theta writes the layers. Raises ValueError for parameters of two dtypes, and for two
+    that share memory, which would become two: tied weights belong into one layer.
     """
     xp = module_for(device)
     parameters = parameters_of(layers)
-    names: dict[int, str] = {}
-    for name, array in parameters.items():
-        place = array.ctypes.data if isinstance(array, np.ndarray) else id(array)
-        if (other := names.setdefault(place, name)) != name:
-            raise ValueError(f"{name} and {other}: one array; want one layer that owns it")
+    on_host = [(n, a) for n, a in parameters.items() if isinstance(a, np.ndarray)]
+    on_host.sort(key=lambda named: np.lib.array_utils.byte_bounds(named[1]))
+    for (name, array), (other, following) in pairwise(on_host):
+        if np.may_share_memory(array, following):
+            raise ValueError(f"{name} and {other} share memory; want one layer that owns it")
     if len(dtypes := {str(array.dtype) for array in parameters.values()}) > 1:
         raise ValueError(f"parameters of {' and '.join(sorted(dtypes))}: want one dtype for all")
     theta = xp.concatenate([to_device(array.ravel(), device) for array in parameters.values()])
@@ -121,16 +121,33 @@ def view(layers: Mapping[str, Layer], theta: Array, grad: Array) -> None:
 
 
 def astray(layers: Mapping[str, Layer], theta: Array, grad: Array) -> str | None:
-    """Name a parameter that is not its part of theta, or a gradient of grad; None where all are."""
-    start, xp = 0, array_module(theta)
+    """Name a parameter that is not its part of theta, or a gradient of grad; None where all are.
+
+    Parts are those that ``view`` makes; theta itself is named where it has more.
+    """
+    for name, whole in (("theta", theta), ("grad", grad)):
+        if not hasattr(whole, "dtype"):
+            return name
+    start = 0
     for name, leaf, attribute in _slots(layers):
         for prefix, vector in (("", theta), ("d", grad)):
-            array = getattr(leaf, prefix + attribute)
-            span = vector[start : start + array.size]
-            if span.size != array.size or not xp.may_share_memory(array, span):
+            array = getattr(leaf, prefix + attribute, None)
+            span = vector[start : start + getattr(array, "size", 0)]
+            if not _same_memory(array, span):
                 return name.removesuffix(attribute) + prefix + attribute
-        start += array.size
-    return None if start == theta.size else "another number of parameters"
+        start += span.size
+    return None if start == theta.size else "theta"
+
+
+def _same_memory(array: Any, span: Array) -> bool:
+    """Whether an array's elements, in their order, are those of the vector ``span``."""
+    if not isinstance(span, np.ndarray):  # on the device
+        same = type(array) is type(span) and array.size == span.size > 0
+        return same and bool(array_module(span).may_share_memory(array, span))
+    if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+        return False
+    same = array.size == span.size > 0 and array.dtype == span.dtype
+    return same and array.ctypes.data == span.ctypes.data
 
 
 def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:

@@ -80,21 +80,23 @@ class Model(ABC):
 
     def pack(self, layers: dict[str, Layer]) -> None:
         """Make theta and grad of the layers, by name; the last line of a model's ``__init__``."""
+        wrong = {str(p.dtype) for p in parameters_of(layers).values()} - {self.dtype.name}
+        if wrong:
+            raise ValueError(f"parameters of {min(wrong)} in a model of {self.dtype}")
+        self.theta, self.grad = pack(layers, self.device)
         self._layers = layers
-        self.to(self.device)
-        if self.theta.dtype != self.dtype:
-            raise ValueError(f"parameters of {self.theta.dtype} in a model of {self.dtype}")
 
     def check_layout(self) -> None:
-        """Raise ValueError unless all parameters and gradients are still views of theta and grad.
+        """Raise ValueError unless all parameters and gradients are where ``pack`` has put them.
 
-        They are not where somebody has assigned to ``layer.W`` or ``theta``, or put in a layer:
+        They are not where somebody has assigned to ``layer.W`` or ``theta``, or exchanged a layer:
         what the optimizer steps and a checkpoint saves is then not what ``forward`` uses.
         """
-        if (name := astray(self._layers, self.theta, self.grad)) is not None:
+        name = next((n for n, x in self._layers.items() if getattr(self, n, x) is not x), None)
+        if (name := name or astray(self._layers, self.theta, self.grad)) is not None:
             raise ValueError(
-                f"{name}: not where the model keeps it; write into the array, as in "
-                "layer.W[...] = W or model.theta[...] = theta, and change no layers"
+                f"{name}: not what the model was made with; write into the arrays, as in "
+                "layer.W[...] = W, layer.dW[...] = dW or theta[...] = theta, and keep the layers"
             )
 
     def to(self, device: str) -> None:

@@ -174,7 +174,8 @@ def fit(
     raises a plain KeyboardInterrupt. ``resume`` takes such a Training and goes on as though it had
     never stopped; settings that contradict it are a ValueError.
 
-    Raises ValueError for bad arguments, DivergedError, saying where and probably why, if the loss
+    Raises ValueError for bad arguments and for a model whose layers, weights or gradients are not
+    those that it was made with, DivergedError, saying where and probably why, if the loss
     or a parameter is not finite, and WorkerError if one of the processes is killed; theta, the
     optimizer and the Training are then set back to the end of the last epoch, or to where the
     resume found them.
@@ -199,6 +200,7 @@ def fit(
             check_unit_interval("validation", validation)
     training.n_examples = len(x)
 
+    model.check_layout()
     team = _team(model, workers)
     recorder = Recorder(model, x, training.batch_size, training.binarize)
     bar: Any = ProgressBar(training, epochs) if progress else nullcontext()
@@ -211,7 +213,7 @@ def fit(
                     "training in one process: the optimizer has methods of its own", file=sys.stderr
                 )
                 team = None
-            model.check_layout()
+            model.check_layout()  # again, after the callbacks
             good, stopped = _state(model, training), False
             try:
                 with closing(_steps(model, x, training, recorder, team)) as steps:
@@ -223,7 +225,7 @@ def fit(
                         stopped = interrupted() and training.step < training.steps_an_epoch
                         if stopped or _seen_to_diverge(model):
                             break
-            except WorkerError:  # some of the last step's updates may be missing
+            except (WorkerError, ValueError):  # some of the last step's updates may be missing
                 _set_back(model, training, good)
                 raise
             row = _epoch_row(model, training, None if stopped else validation, good)

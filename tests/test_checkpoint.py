@@ -272,8 +272,11 @@ def no_kl(model):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (assigned, "encoder.0.W: not where the model keeps it; write into the array, as in"),
-        (other_activation, "model: its layer 1 is Sigmoid, not ReLU, which load would not make"),
+        (assigned, "encoder.0.W: not what the model was made with; write into the arrays, as in"),
+        (
+            other_activation,
+            "model: its layers are Dense, Sigmoid, Dense, ReLU, Dense, Dense, Dense, ReLU, ",
+        ),
         (other_loss, "model: its nll is BernoulliNLL, not GaussianNLL, which load would not make"),
         (no_kl, "model: its kl is NoneType, not GaussianKL, which load would not make"),
     ],

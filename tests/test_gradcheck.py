@@ -22,7 +22,7 @@ from scratchvae.gradcheck import (
     numerical_gradient,
 )
 from scratchvae.latent import GaussianKL
-from scratchvae.layers import Dense, Layer, ReLU, Tanh, mlp
+from scratchvae.layers import Dense, Layer, ReLU, Sequential, Tanh, mlp
 from scratchvae.losses import MeanSquaredError
 from scratchvae.models import VAE, Autoencoder
 
@@ -1839,3 +1839,134 @@ def test_a_gradient_in_float32_is_right_to_seven_digits():
         assert re.fullmatch(r"dx is right to [67] digits only: is a part of it in .*", found.text)
     single = check_gradients(lambda W: np.sum(dy * (x @ W)), W.astype("float32"), rough)
     assert single.ok
+
+
+class AtZero(ReLU):
+    """7 dy where x is 0."""
+
+    def backward(self, dy, need_dx=True):
+        return super().backward(dy) + 7 * dy * self.zero
+
+    def forward(self, x):
+        self.zero = x == 0
+        return super().forward(x)
+
+
+class NotFinite(ReLU):
+    """NaN for an example of zeros."""
+
+    def forward(self, x):
+        self.blank = ~x.any(axis=1, keepdims=True)
+        return super().forward(x)
+
+    def backward(self, dy, need_dx=True):
+        return np.where(self.blank, np.nan, super().backward(dy))
+
+
+class NoBias(Dense):
+    """db = 0 as long as b is, as it is in every new model."""
+
+    def backward(self, dy, need_dx=True):
+        dx = super().backward(dy, need_dx)
+        self.db *= self.b.any()
+        return dx
+
+
+def unit_of_zeros(first):
+    """A net with kinks that have nothing to do with the mistake in its first layer."""
+    second = Dense(4, 4, rng=1, dtype="float64")
+    second.W[:, 0] = 0
+    return Sequential(first, second, ReLU(), Dense(4, 2, rng=2, dtype="float64"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        AtZero(),
+        NotFinite(),
+        unit_of_zeros(NoBias(D, 4, dtype="float64")),
+        unit_of_zeros(NotFinite()),
+    ],
+    ids=["at zero", "NaN", "no bias", "NaN elsewhere"],
+)
+def test_kinks_excuse_nothing_else(layer):
+    wide = 4 if getattr(layer, "layers", None) and isinstance(layer.layers[0], ReLU) else D
+    x = np.random.default_rng(3).standard_normal((B, wide))
+    x[1] = 0
+    assert not check_layer(layer, x).ok
+
+
+def test_after_a_look_around_all_is_as_it_was():
+    """What the layers remember, their gradients, and the kinks in the table."""
+    net = mlp((D, 6, 6), "relu", np.random.default_rng(1), np.float64)
+    x = np.random.default_rng(2).standard_normal((B, D))
+    x[1] = 0
+    report = check_layer(net, x)
+    assert report.ok
+    assert any(tensor.kinks for tensor in report.tensors)
+    assert {t.verdict for t in report.tensors if t.kinks} == {"kink"}
+    np.testing.assert_array_equal(net.layers[0].x, x)
+    gradients = {name: g.copy() for name, g in net.named_gradients().items()}
+    y = net.forward(x)
+    net.backward(np.random.default_rng(0).standard_normal(y.shape))
+    for name, gradient in net.named_gradients().items():
+        np.testing.assert_array_equal(gradient, gradients[name])
+
+
+class Ordered(Tanh):
+    """Refuses examples in another order, and an `apply` of fewer inputs."""
+
+    def forward(self, x, knots):
+        if (np.diff(knots) <= 0).any():
+            raise ValueError("knots: want ascending ones")
+        return super().forward(x)
+
+    def apply(self, x):
+        return super().apply(x)
+
+
+class RoundsOtherwise(Layer):
+    def apply(self, x):
+        return x - np.full((1, len(x)), 1 / len(x)) @ x
+
+    def forward(self, x):
+        return x - x.mean(axis=0)
+
+    def backward(self, dy, need_dx=True):
+        return dy - dy.mean(axis=0)
+
+
+class FewGradients(Dense):
+    def named_gradients(self):
+        return {"W": self.dW}
+
+
+class OverwritingApply(Tanh):
+    def apply(self, x):
+        return np.tanh(x, out=x)
+
+    def forward(self, x):
+        y = np.tanh(x)
+        self.slope = 1 - y * y
+        return y
+
+
+class BrokenApply(Tanh):
+    def apply(self, x):
+        raise KeyError("x")
+
+    def forward(self, x):
+        y = np.tanh(x)
+        self.slope = 1 - y * y
+        return y
+
+
+def test_what_a_layer_need_not_take():
+    x = np.random.default_rng(3).standard_normal((B, D))
+    assert check_layer(Ordered(), x, np.arange(float(B))).ok
+    assert check_layer(RoundsOtherwise(), np.repeat(x[:1], 3, axis=0)).ok
+    report = check_layer(FewGradients(D, 2, dtype="float64"), x)
+    assert report["b"].findings[0].text == "db: there is no gradient"
+    text = check_layer(OverwritingApply(), x)["x"].findings[0].text
+    assert text == "x was overwritten: apply may write only what it allocated"
+    assert check_layer(BrokenApply(), x)["x"].findings[0].text == "apply raises KeyError: 'x'"

@@ -968,6 +968,30 @@ def one_layer_less(model):
     model.decoder.layers = model.decoder.layers[:-1]
 
 
+def other_decoder(model):
+    model.decoder = MODELS["vae"](seed=5).decoder
+
+
+def heads_swapped(model):
+    model.to_mu, model.to_logvar = model.to_logvar, model.to_mu
+
+
+def reversed_view(model):
+    model.to_mu.W = model.to_mu.W[::-1]
+
+
+def a_number(model):
+    model.decoder.layers[0].b = 0
+
+
+def no_gradient(model):
+    model.decoder.layers[0].dW = None
+
+
+def no_theta(model):
+    model.theta = None
+
+
 def rebinding(model):
     """As a hand-written backward may do: dW = instead of dW[...] =."""
     layer = model.decoder.layers[0]
@@ -989,20 +1013,30 @@ def rebinding(model):
         (other_theta, "encoder.0.W"),
         (other_grad, "encoder.0.dW"),
         (another_layer, r"decoder.\d.W"),
-        (one_layer_less, "another number of parameters"),
+        (one_layer_less, "theta"),
+        (other_decoder, "decoder"),
+        (heads_swapped, "to_mu"),
+        (reversed_view, "to_mu.W"),
+        (a_number, "decoder.0.b"),
+        (no_gradient, "decoder.0.dW"),
+        (no_theta, "theta"),
         (rebinding, "decoder.0.dW"),
     ],
 )
 def test_what_the_optimizer_would_not_train_is_refused(change, name, workers):
     model = MODELS["vae"]()
+    theta = model.theta.copy()
     change(model)
-    with pytest.raises(ValueError, match=f"^{name}: not where the model keeps it; write into"):
-        fit(model, data(), workers=workers, **SETTINGS)
+    training = Training(Adam(), n_examples=22, batch_size=8, seed=3)
+    with pytest.raises(ValueError, match=f"^{name}: not what the model was made with; write into"):
+        fit(model, data(), workers=workers, epochs=3, resume=training)
+    assert (training.step, training.terms, training.optimizer.t) == (0, [], 0)
+    assert model.theta is None or (model.theta == theta).all()
 
 
 def test_a_callback_cannot_take_a_weight_away_either():
     model = MODELS["vae"]()
-    with pytest.raises(ValueError, match=r"^decoder.0.W: not where"):
+    with pytest.raises(ValueError, match=r"^decoder.0.W: not what"):
         fit(model, data(), callbacks=[lambda training: assigned(model)], **SETTINGS)
 
 
