@@ -577,13 +577,15 @@ def _beside_kinks(
     if not refused or not all(t.kinks and t.verdict in AT_KINKS for t in refused):
         return report
     try:
-        here, around = claims(), []
+        here = claims()
+        lows, highs = ([np.full(claim.shape, far) for claim in here] for far in (np.inf, -np.inf))
         for seed in range(AROUND):
             with _moved(arrays, seed):
-                around.append(claims())
-        for claim, *others in zip(here, *around, strict=True):
-            low, high = np.min(others, axis=0), np.max(others, axis=0)
-            slack = 0.02 * np.abs(others).max(initial=0) + 0.25 * (high - low)
+                for there, low, high in zip(claims(), lows, highs, strict=True):
+                    np.minimum(there, low, out=low)
+                    np.maximum(there, high, out=high)
+        for claim, low, high in zip(here, lows, highs, strict=True):
+            slack = 0.02 * max(-low.min(initial=0), high.max(initial=0)) + 0.25 * (high - low)
             if not ((low - slack <= claim) & (claim <= high + slack)).all():
                 return report
         for seed in range(5):  # one of them may be too close to a kink to tell
