@@ -89,15 +89,19 @@ class Model(ABC):
     def check_layout(self) -> None:
         """Raise ValueError unless all parameters and gradients are where ``pack`` has put them.
 
-        They are not where somebody has assigned to ``layer.W`` or ``theta``, or exchanged a layer:
-        what the optimizer steps and a checkpoint saves is then not what ``forward`` uses.
+        They are not where somebody has assigned to ``layer.W`` or ``theta``, or put in another
+        layer that has parameters: what the optimizer steps and a checkpoint saves is then not what
+        ``forward`` uses.
         """
-        name = next((n for n, x in self._layers.items() if getattr(self, n, x) is not x), None)
-        if (name := name or astray(self._layers, self.theta, self.grad)) is not None:
+        if (name := astray(self._parts(), self.theta, self.grad)) is not None:
             raise ValueError(
                 f"{name}: not what the model was made with; write into the arrays, as in "
                 "layer.W[...] = W, layer.dW[...] = dW or theta[...] = theta, and keep the layers"
             )
+
+    def _parts(self) -> dict[str, Layer]:
+        """Return the layers that ``forward`` uses, which need not be those that were packed."""
+        return {name: getattr(self, name, layer) for name, layer in self._layers.items()}
 
     def to(self, device: str) -> None:
         """Move the parameters to ``device``; theta and grad are new arrays afterwards."""
@@ -129,7 +133,7 @@ class Model(ABC):
 
     def leaves(self) -> Iterator[Layer]:
         """Yield the layers that own the parameters, in their order, and those between them."""
-        for layer in self._layers.values():
+        for layer in self._parts().values():
             for _, leaf in layer.leaves():
                 yield leaf
 

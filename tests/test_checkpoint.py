@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint, train
-from scratchvae.layers import Sigmoid
-from scratchvae.losses import BernoulliNLL
+from scratchvae.layers import Sequential, Sigmoid
+from scratchvae.losses import BernoulliNLL, GaussianNLL
 from scratchvae.optim import OPTIMIZERS, make_optimizer
 from scratchvae.train import Stopped, Training, fit
 
@@ -261,6 +261,14 @@ def other_activation(model):
     model.encoder.layers = (model.encoder.layers[0], Sigmoid(), *model.encoder.layers[2:])
 
 
+def another_layer(model):
+    model.decoder = Sequential(*model.decoder.layers, Sigmoid())
+
+
+def other_likelihood(model):
+    model.nll = GaussianNLL(0.3)
+
+
 def other_loss(model):
     model.nll = BernoulliNLL()
 
@@ -277,6 +285,8 @@ def no_kl(model):
             other_activation,
             "model: its layers are Dense, Sigmoid, Dense, ReLU, Dense, Dense, Dense, ReLU, ",
         ),
+        (another_layer, "model: its layers are Dense, ReLU, Dense, ReLU, Dense, Dense, Dense"),
+        (other_likelihood, "model: its nll is not the likelihood of its sigma"),
         (other_loss, "model: its nll is BernoulliNLL, not GaussianNLL, which load would not make"),
         (no_kl, "model: its kl is NoneType, not GaussianKL, which load would not make"),
     ],

@@ -17,7 +17,7 @@ import pytest
 
 from scratchvae import VAE, Autoencoder, DenoisingAutoencoder, checkpoint
 from scratchvae.bar import ProgressBar
-from scratchvae.layers import Dense
+from scratchvae.layers import Dense, ReLU, Sequential
 from scratchvae.optim import OPTIMIZERS, Adam
 from scratchvae.train import DivergedError, History, Stopped, Training, fit, mean_terms
 
@@ -1014,8 +1014,8 @@ def rebinding(model):
         (other_grad, "encoder.0.dW"),
         (another_layer, r"decoder.\d.W"),
         (one_layer_less, "theta"),
-        (other_decoder, "decoder"),
-        (heads_swapped, "to_mu"),
+        (other_decoder, "decoder.0.W"),
+        (heads_swapped, "to_mu.W"),
         (reversed_view, "to_mu.W"),
         (a_number, "decoder.0.b"),
         (no_gradient, "decoder.0.dW"),
@@ -1032,6 +1032,16 @@ def test_what_the_optimizer_would_not_train_is_refused(change, name, workers):
         fit(model, data(), workers=workers, epochs=3, resume=training)
     assert (training.step, training.terms, training.optimizer.t) == (0, [], 0)
     assert model.theta is None or (model.theta == theta).all()
+
+
+def test_a_layer_without_parameters_may_be_put_in():
+    """As lesson 8 puts a ReLU behind the codes."""
+    model = MODELS["ae"]()
+    model.encoder = Sequential(*model.encoder.layers, ReLU())
+    before = {name: p.copy() for name, p in model.named_parameters().items()}
+    fit(model, data(), **SETTINGS)
+    assert all((p != before[name]).any() for name, p in model.named_parameters().items())
+    assert isinstance([*model.leaves()][3], ReLU)
 
 
 def test_a_callback_cannot_take_a_weight_away_either():
