@@ -165,7 +165,7 @@ def test_messages_are_filled_in() -> None:
 
 
 def test_every_key_that_the_exercises_use_exists_and_none_is_left_over() -> None:
-    names = ("exercise", "diagnosis", "workbook", "sandbox", "grade", "child")
+    names = ("exercise", "desk", "diagnosis", "workbook", "sandbox", "grade", "child")
     folder = Path(language.__file__).parent
     code = "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in names)
     code += "".join(f'"shape_{why}"' for why in MISSHAPEN)
