@@ -227,7 +227,7 @@ def test_a_clock_that_is_set_back(trained, capsys, monkeypatch):
 
 def test_two_trainings_in_one_directory(data, tmp_path, capsys, no_pictures):
     run = tmp_path / "run"
-    first = kill.start(*kill.command(data, run), slow=0.2)
+    first = kill.start(*kill.command(data, run), slow=1)
     try:
         kill.wait_for(first.stdout, "saved")
         line = train(capsys, "--resume", run, "--quiet", code=2)
