@@ -436,8 +436,7 @@ def check_layer(
 
     def claims() -> list[Array]:
         layer.forward(*map(np.array, inputs))
-        result = layer.backward(dy.copy())
-        found = [*result] if isinstance(result, tuple | list) else [result]
+        found = _several(layer.backward(dy.copy()))
         found += layer.named_gradients().values() if parameters else ()
         return [np.array(g) for g in found if g is not None]
 
@@ -473,8 +472,7 @@ def _check_piece(
         raise ValueError(f"{min(both)}: the name of an input and of a parameter; rename one")
 
     def backward(given: Sequence[Array], **options: bool) -> dict[str, Any]:
-        result = piece.backward(*given, **options)
-        results = result if isinstance(result, tuple | list) else (result,)
+        results = _several(piece.backward(*given, **options))
         if not (0 if options else 1) <= len(results) <= len(names):
             raise ValueError(f"backward: got {len(results)} gradients, want one for each input")
         found = dict(zip(names, results, strict=False))
@@ -495,13 +493,7 @@ def _check_piece(
     piece.forward(*handed[: len(values)])
     forget()
     once = backward(handed[len(values) :])
-    touched = [
-        name
-        for name, before, after in zip(
-            (*values, "dy"), (*values.values(), *cotangent), handed, strict=False
-        )
-        if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
-    ]
+    touched = _overwritten((*values, "dy"), (*values.values(), *cotangent), handed)
     twice = backward([dy.copy() for dy in cotangent])
     variables = {name: values[name].copy() for name in once if name in values}
     batch = {"B": len(inputs[0])} if np.ndim(inputs[0]) else {}
@@ -539,13 +531,28 @@ def _breach_of_apply(piece: Any, values: Mapping[str, Array], y: Any) -> str | N
         again = np.asarray(piece.apply(*handed), dtype=np.asarray(y).dtype)
     except Exception as error:
         return f"apply raises {type(error).__name__}: {error}"
-    for (name, before), after in zip(values.items(), handed, strict=True):
-        if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
-            return f"{name} was overwritten: apply may write only what it allocated"
+    for name in _overwritten(values, values.values(), handed):
+        return f"{name} was overwritten: apply may write only what it allocated"
     largest = max(float(np.abs(a).max(initial=0)) for a in (y, *handed))
     atol = 64 * np.finfo(again.dtype).eps * largest if again.dtype.kind == "f" else 0
     same = again.shape == np.shape(y) and np.allclose(again, y, 1e-5, atol, equal_nan=True)
     return None if same else "apply gives other values than forward"
+
+
+def _several(result: Any) -> list[Any]:
+    """Return the gradients that `backward` returned, one or several, as a list."""
+    return [*result] if isinstance(result, tuple | list) else [result]
+
+
+def _overwritten(
+    names: Iterable[str], before: Iterable[Array], after: Iterable[Array]
+) -> list[str]:
+    """Return the names of the arrays that are not what they were."""
+    return [
+        name
+        for name, old, new in zip(names, before, after, strict=False)
+        if not np.array_equal(old, new, equal_nan=old.dtype.kind == "f")
+    ]
 
 
 def _parameters(piece: Any) -> dict[str, Array]:
@@ -674,26 +681,10 @@ def check_model(
     ):
         raise ValueError("named_parameters(): got arrays that do not make up theta, want its views")
 
-    def claims() -> list[Array]:
-        model.forward(x, noise)
-        model.backward()
-        return [np.array(gradient) for gradient in model.named_gradients().values()]
+    if tolerance is None:
+        tolerance = max(MODEL_TOLERANCE, TOLERANCE[model.theta.dtype])
+    known = {"B": len(x), "D": model.n_features, "L": model.n_latent, **(sizes or {})}
 
-    def judge() -> Report:
-        return _check_model(model, x, noise, parameters, tolerance, sizes, options)
-
-    return _beside_kinks(judge(), [model.theta], claims, judge)
-
-
-def _check_model(
-    model: Any,
-    x: Array,
-    noise: Any,
-    parameters: dict[str, Array],
-    tolerance: float | None,
-    sizes: Mapping[str, int] | None,
-    options: dict[str, Any],
-) -> Report:
     def claims() -> dict[str, Array]:
         model.backward()
         gradients = model.named_gradients()
@@ -708,25 +699,29 @@ def _check_model(
     def term(name: str, weight: float) -> Function:
         return lambda _: weight * model.loss_terms(x, noise)[name]
 
-    _of_another(model.forward, [x] if noise is None else [x, noise])  # nothing of it may be left
-    _of_another(model.backward, [])
-    model.grad[...] = 0
-    model.forward(x, noise)
-    once, twice = claims(), claims()
-    if hasattr(model, "beta") and {"reconstruction", "kl"} <= {*getattr(model, "terms", ())}:
-        parts = {"reconstruction": term("reconstruction", 1.0), "KL": term("kl", model.beta)}
-        options = {"terms": parts, **options}
-    if tolerance is None:
-        tolerance = max(MODEL_TOLERANCE, TOLERANCE[model.theta.dtype])
-    known = {"B": len(x), "D": model.n_features, "L": model.n_latent, **(sizes or {})}
-    report = check_gradients(
-        lambda _: model.forward(x, noise),
-        parameters,
-        once,
-        tolerance=tolerance,
-        sizes=known,
-        batch_axis=None,
-        **options,
-    )
-    model.forward(x, noise)  # what the layers remember is the unperturbed batch again
-    return _refuse_changes(report, once, twice)
+    def afresh() -> list[Array]:
+        model.forward(x, noise)
+        return [*claims().values()]
+
+    def judge() -> Report:
+        _of_another(model.forward, [x] if noise is None else [x, noise])  # nothing may be left
+        _of_another(model.backward, [])
+        model.grad[...] = 0
+        model.forward(x, noise)
+        once, twice = claims(), claims()
+        if hasattr(model, "beta") and {"reconstruction", "kl"} <= {*getattr(model, "terms", ())}:
+            parts = {"reconstruction": term("reconstruction", 1.0), "KL": term("kl", model.beta)}
+            options.setdefault("terms", parts)
+        report = check_gradients(
+            lambda _: model.forward(x, noise),
+            parameters,
+            once,
+            tolerance=tolerance,
+            sizes=known,
+            batch_axis=None,
+            **options,
+        )
+        model.forward(x, noise)  # what the layers remember is the unperturbed batch again
+        return _refuse_changes(report, once, twice)
+
+    return _beside_kinks(judge(), [model.theta], afresh, judge)

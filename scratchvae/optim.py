@@ -122,10 +122,10 @@ class Optimizer(ABC):
         mean = xp.empty_like(theta[:size]) if shares else None
         for start in range(0, len(theta), size):
             block = slice(start, start + size)
-            part, (g, *others) = theta[block], (row[block] for row in rows)
-            scratch = self._scratch[: len(part)]  # the same for all blocks, so that it stays
+            part, gradients = theta[block], [row[block] for row in rows]
+            scratch, g = self._scratch[: len(part)], gradients[0]  # a scratch that stays cached
             if mean is not None:
-                g = _mean(xp, mean[: len(part)], scratch, (g, *others), shares)
+                g = _mean(xp, mean[: len(part)], scratch, gradients, shares)
             self._update(xp, part, g, scratch, *(m[block] for m in memory), *scalars)
 
     def _loop(
