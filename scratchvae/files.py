@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 _PART = ".{}.{}.part"
+_PATIENCE = 2.0  # seconds for which a file may be open elsewhere, on Windows
 
 
 @contextmanager
@@ -32,13 +33,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         with suppress(OSError):  # there is no old file, or no modes here
             temporary.chmod(target.stat().st_mode)
-        temporary.replace(target)
+        replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             raise OSError(error.errno, error.strerror, str(target)) from None  # not the .part
         raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename ``source`` to ``target``, over what is there.
+
+    Windows refuses that while somebody has the target open, and a virus scanner or a browser opens
+    it now and then: there the refusal counts after two seconds only.
+    """
+    for _ in range(int(_PATIENCE / 0.05) if sys.platform == "win32" else 0):
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(0.05)
+        else:
+            return
+    source.replace(target)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -98,7 +115,9 @@ def locked(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file, and needs no care for one
+        if sys.platform == "win32":  # which removes a file only where nobody has it open
+            file.close()
+        with suppress(OSError):
             target.unlink()
         file.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from scratchvae.optim import OPTIMIZERS
 from scratchvae.practice.commands import add_commands
 from scratchvae.practice.language import LANGUAGES
 from scratchvae.presets import PRESETS
+from scratchvae.streams import quoted
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -54,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:  # quoted, so that a space or nothing is seen
-            self.error(f"unrecognized arguments: {' '.join(map(shlex.quote, unknown))}")
+            self.error(f"unrecognized arguments: {' '.join(map(quoted, unknown))}")
         return known
 
     def error(self, message: str) -> Any:

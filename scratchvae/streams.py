@@ -6,13 +6,46 @@ nobody sees any more goes on to its end.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
+
+#: What writing to a pipe fails with when its reader has gone; Windows knows no EPIPE there.
+_CLOSED = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
+
+#: The name of a way to encode (PEP 293): cp932, in a pipe on a Japanese Windows, lacks a few signs.
+ALIKE = "scratchvae-alike"
+_SIGNS = {
+    **{"·": "-", "•": "*", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "━": "=", "─": "-"},
+    **{"≈": "~", "≥": ">=", "≤": "<=", "≠": "!=", "²": "^2", "σ": "sigma", "π": "pi"},
+    **{"“": '"', "”": '"', "‘": "'", "’": "'"},
+}
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII for the letters that cannot be encoded, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_SIGNS.get(letter, "?") for letter in lacking), error.end
+
+
+codecs.register_error(ALIKE, _alike)
+
+
+def quoted(word: str) -> str:
+    """Return a word as the shell here wants it: Windows' knows only double quotes."""
+    if sys.platform == "win32":
+        from subprocess import list2cmdline
+
+        return list2cmdline([word])
+    return shlex.quote(word)
 
 
 @contextmanager
@@ -21,7 +54,8 @@ def standard() -> Iterator[None]:
 
     A stream that was closed (``>&-``) is the null device. Once the pipe behind stdout is closed
     (``| head``), or stderr fails in whatever way, what is written there is lost without an error;
-    stdout on a full disk is an OSError. A letter that the encoding of stdout lacks becomes a ``?``.
+    stdout on a full disk is an OSError. A letter that the encoding of stdout lacks becomes one that
+    looks like it, or a ``?``.
     """
     saved = sys.stdin, sys.stdout, sys.stderr
     with ExitStack() as opened:
@@ -31,8 +65,8 @@ def standard() -> Iterator[None]:
                 setattr(sys, name, null)
         if hasattr(sys.stdout, "reconfigure"):
             opened.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
-            sys.stdout.reconfigure(errors="replace")
-        sys.stdout = cast(TextIO, Output(sys.stdout, "stdout", (errno.EPIPE,)))
+            sys.stdout.reconfigure(errors=ALIKE)
+        sys.stdout = cast(TextIO, Output(sys.stdout, "stdout", _CLOSED))
         sys.stderr = cast(TextIO, Output(sys.stderr, "stderr", None))
         try:
             yield

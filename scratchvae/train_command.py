@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from scratchvae.optim import make_optimizer
 from scratchvae.output import print_json, print_table
 from scratchvae.parser import EPOCHS, MODEL_OPTIONS
 from scratchvae.presets import PRESETS
+from scratchvae.streams import quoted
 from scratchvae.train import Callback, DivergedError, Stopped, Training, fit
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _train(arguments: argparse.Namespace, job: _Job) -> None:
 
     preset = job.notes.get("preset")
     schedule = [PRESETS[preset].schedule] if preset in PRESETS else []
-    resume = f"scratchvae train {job.model.kind} --resume {shlex.quote(str(job.directory))}"
+    resume = f"scratchvae train {job.model.kind} --resume {quoted(str(job.directory))}"
     resume += " --live" if "live" in given else ""
     if training.epoch == job.epochs and not arguments.quiet:
         more = f"more with: {resume} --epochs {training.epoch + EPOCHS}"

@@ -18,6 +18,10 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+for name in ("LC_ALL", "LC_MESSAGES"):  # the language is what a test says, or English
+    os.environ.pop(name, None)
+os.environ["LANG"] = "C.UTF-8"
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -43,11 +43,11 @@ def run_all(cases, place):
     posix_modules()
     with tempfile.TemporaryDirectory() as folder:
         jobs, answers = Path(folder) / "jobs.json", Path(folder) / "answers.json"
-        jobs.write_text(json.dumps([{**DEFAULTS, **case} for case in cases]))
+        jobs.write_text(json.dumps([{**DEFAULTS, **case} for case in cases]), encoding="utf-8")
         words = [sys.executable, __file__, str(jobs), str(place), str(answers)]
         root = {"PYTHONPATH": str(Path(__file__).parent.parent)}
         subprocess.run(words, check=True, timeout=300, env={**os.environ, **root})
-        return json.loads(answers.read_text())
+        return json.loads(answers.read_text(encoding="utf-8"))
 
 
 def main(jobs, place, answers):
@@ -64,8 +64,10 @@ def main(jobs, place, answers):
     with light():
         bughunt_files.load_all(), exercises.load_all(), questions.load(), drill_cards.drills()
         proved()
-        done = [one(case, Path(place)) for case in json.loads(Path(jobs).read_text())]
-    Path(answers).write_text(json.dumps(done))
+        done = [
+            one(case, Path(place)) for case in json.loads(Path(jobs).read_text(encoding="utf-8"))
+        ]
+    Path(answers).write_text(json.dumps(done), encoding="utf-8")
 
 
 def one(case, place):

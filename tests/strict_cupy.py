@@ -1273,7 +1273,8 @@ def install(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> types.Module
     real, cublas = ctypes.CDLL, _Cublas()
 
     def load(name: Any, *args: Any, **kwargs: Any) -> Any:
-        return cublas if name == "libcublas.so.12" else real(name, *args, **kwargs)
+        ours = ("libcublas.so.12", "cublas64_12.dll")
+        return cublas if name in ours else real(name, *args, **kwargs)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     return cupy

@@ -125,7 +125,7 @@ class Terminal:
             time.sleep(0.2)
             return
         while len(looks) < 5 or looks[-1][:1] not in "SZ":
-            fields = stat.read_text().rpartition(") ")[2].split()
+            fields = stat.read_text(encoding="utf-8").rpartition(") ")[2].split()
             look = " ".join([fields[0], *fields[11:13]])  # state, ticks in it and in the system
             looks = [*looks, look] if look == looks[-1] else [look]
             time.sleep(0.01)

@@ -75,7 +75,7 @@ def cupy_file(monkeypatch, tmp_path):
     """Return a function that makes ``import cupy`` run this text."""
 
     def write(text):
-        (tmp_path / "cupy.py").write_text(text)
+        (tmp_path / "cupy.py").write_text(text, encoding="utf-8")
         monkeypatch.delitem(sys.modules, "cupy", raising=False)
         monkeypatch.syspath_prepend(tmp_path)
 
@@ -229,7 +229,7 @@ def test_a_generator_on_the_gpu_is_seeded_by_the_host(install_cupy):
 def imports(path):
     """Return the dotted names that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -68,7 +68,8 @@ def test_a_flaw_is_seen(browser, tmp_path):
     page = tmp_path / "flawed.html"
     page.write_text(
         '<!doctype html><html lang="en"><article>\\frac{a}{b}<math></math><pre> </pre>'
-        '<img src="gone.png"></article><div style="width: 3000px">wide</div></html>'
+        '<img src="gone.png"></article><div style="width: 3000px">wide</div></html>',
+        encoding="utf-8",
     )
     browser.open_page(page, DESKTOP)
     browser.wait("document.images[0].complete")

@@ -226,7 +226,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", savez)
-    with pytest.raises(OSError, match=f"No space left on device: '{re.escape(str(path))}'"):
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: {str(path)!r}")):
         checkpoint.save(path, model, training)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
@@ -375,7 +375,7 @@ def test_a_refused_fit_leaves_the_training_as_it_was():
 
 def test_a_missing_file_is_an_os_error(tmp_path):
     for path in (tmp_path / "none.npz", tmp_path):
-        with pytest.raises(OSError, match=re.escape(str(path))):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))):
             checkpoint.load(path)
 
 

@@ -515,7 +515,7 @@ def no_json(arguments):
         (key_error, "exit code None"),
         (two_lines, "stderr is not one line"),
         (names_nothing, "does not name what is wrong"),
-        (half, "it changed ['new', 'new/model.npz']"),
+        (half, f"it changed ['new', {str(Path('new/model.npz'))!r}]"),
         (partly, "something half-written"),
         (another_code, "exit code 3"),
         (silent, "stderr is not one line"),

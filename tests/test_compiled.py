@@ -432,7 +432,7 @@ def test_why_nothing_is_compiled(
     if numba is None:
         monkeypatch.setattr(sys, "path", [str(tmp_path)])
     else:
-        (tmp_path / "numba.py").write_text(numba)
+        (tmp_path / "numba.py").write_text(numba, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
     assert compiled.problem() == why
     monkeypatch.setenv("SCRATCHVAE_NUMBA", "0")
@@ -487,6 +487,7 @@ def test_a_training_is_the_same_with_and_without(workers: int) -> None:
             env={**os.environ, "SCRATCHVAE_NUMBA": switch},
             capture_output=True,
             text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""

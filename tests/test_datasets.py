@@ -374,14 +374,19 @@ def test_known_sources_are_eight_distinct_files_in_order():
         assert all(re.fullmatch("https?://.*/", mirror) for mirror in source.mirrors)
 
 
+ELSEWHERE = str(Path("/elsewhere").absolute())  # with a drive where there are drives
+
+
 @pytest.mark.parametrize(
     ("platform", "environment", "expected"),
     [
         ("linux", {}, "~/.cache/scratchvae"),
-        ("linux", {"XDG_CACHE_HOME": "/elsewhere"}, "/elsewhere/scratchvae"),
+        ("linux", {"XDG_CACHE_HOME": ELSEWHERE}, f"{ELSEWHERE}/scratchvae"),
         ("linux", {"XDG_CACHE_HOME": "not/absolute"}, "~/.cache/scratchvae"),
-        ("darwin", {"XDG_CACHE_HOME": "/elsewhere"}, "~/Library/Caches/scratchvae"),
-        ("win32", {"LOCALAPPDATA": "/local"}, "/local/scratchvae"),
+        ("darwin", {}, "~/Library/Caches/scratchvae"),
+        ("darwin", {"XDG_CACHE_HOME": ELSEWHERE}, f"{ELSEWHERE}/scratchvae"),
+        ("win32", {"LOCALAPPDATA": ELSEWHERE}, f"{ELSEWHERE}/scratchvae"),
+        ("win32", {"LOCALAPPDATA": "/no", "XDG_CACHE_HOME": ELSEWHERE}, f"{ELSEWHERE}/scratchvae"),
         ("win32", {}, "~/AppData/Local/scratchvae"),
     ],
 )
@@ -779,5 +784,7 @@ sys.modules.update({{"scratchvae": package, "rich": None, "urllib.request": None
 from scratchvae.datasets import mnist10k
 print(mnist10k().x_train.shape)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.stdout == "(9000, 784)\n", done.stderr

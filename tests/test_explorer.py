@@ -1,6 +1,8 @@
 """The explorer's file, without a browser: its size, what it asks for, how exact its weights are."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -255,7 +257,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["notes.npz"], "notes.npz: "),
         (["vae", "other"], "other: its model has 35 features, that of vae has 784"),
         (["vae", "--out", "x.png"], "--out: got 'x.png', want the name of an HTML file"),
-        (["vae", "--out", "file/x.html"], "file: File exists"),
+        (["vae", "--out", "file/x.html"], f"file: {os.strerror(errno.EEXIST)}"),
         (["vae", "--lang", "fr"], "invalid choice: 'fr'"),
         (["vae", "--data", "own.npz"], "own.npz: has 35 features"),
         ([], "the following arguments are required: run"),
@@ -273,7 +275,7 @@ def test_bad_input_ends_in_one_line(
     np.savez("own.npz", x=np.random.default_rng(0).random((60, 35)).astype(np.float32))
     save(Path("other"), {"model": "ae", "n_features": 35, "hidden": [4]}, "own.npz")
     Path("notes.npz").write_bytes(b"notes")
-    Path("file").write_text("")
+    Path("file").write_text("", encoding="utf-8")
     before = sorted(Path().rglob("*"))
     assert cli.main(["explore", *words]) == 2
     out, err = capsys.readouterr()

@@ -22,7 +22,7 @@ ALL = "avx512f avx512dq avx512cd avx512bw avx512vl"
 def test_what_the_processor_has(text, wide, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     path = tmp_path / "cpuinfo"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert kernels.has_avx512(path) is wide
     assert not kernels.has_avx512(tmp_path / "absent")
 
@@ -45,5 +45,7 @@ def test_an_import_sets_nothing():
     code = (
         "import os; before = dict(os.environ); import scratchvae.cli; print(before == os.environ)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == "True"

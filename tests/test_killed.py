@@ -85,7 +85,7 @@ def test_the_campaign_objects(tmp_path, trained):
     for log in ("saving 1 0\nsaved 1 0\n", "saving 2 0\nsaved 2 0\nsaving 3 0\n"):
         with pytest.raises(kill.BrokenError, match="SIGKILL: stopped"):
             check(log.splitlines(keepends=True), "stopped\n", 130)
-    (trained / "core").write_text("")
+    (trained / "core").write_text("", encoding="utf-8")
     with pytest.raises(kill.BrokenError, match="left core"):
         check([])
     (trained / "model.npz").write_bytes((trained / "model.npz").read_bytes()[:-1])
@@ -96,7 +96,7 @@ def test_the_campaign_objects(tmp_path, trained):
 def test_a_finished_run_that_differs_is_noticed(tmp_path, monkeypatch):
     def spoil(rng, data, directory, tally, watched):
         shutil.copytree(tmp_path / "whole", directory)
-        (directory / "history.csv").write_text("epoch\n")
+        (directory / "history.csv").write_text("epoch\n", encoding="utf-8")
         tally.kills += 1
         return True
 
@@ -152,9 +152,9 @@ def test_what_a_killed_save_left_is_cleared_by_the_next(trained, capsys):
     mine = trained / ".notes.txt.part"
     for left in (".model.npz.0badcafe.part", ".history.csv.12345678.part", ".lock"):
         (trained / left).write_bytes(b"half")
-    mine.write_text("mine")
+    mine.write_text("mine", encoding="utf-8")
     train(capsys, "--resume", trained, "--epochs", "4", "--quiet")
-    assert mine.read_text() == "mine"
+    assert mine.read_text(encoding="utf-8") == "mine"
     mine.unlink()
     resumes(trained, capsys)
 
@@ -199,7 +199,7 @@ def test_a_directory_that_is_deleted_under_the_run(then, trained, capsys, monkey
         if training.epoch == 3:
             trained.rename(kept)
             if then == "a file":
-                trained.write_text("")
+                trained.write_text("", encoding="utf-8")
         real(directory, model, training, notes)
 
     with monkeypatch.context() as patch:

@@ -86,7 +86,7 @@ Path("out/99_figure.png").write_bytes(png(255 * picture))
 )
 def test_a_lesson_that_is_not_fit_is_refused(tmp_path, change, complaint):
     lesson = tmp_path / "99_lesson.py"
-    lesson.write_text(FIT.replace(*change) if change[0] else FIT)
+    lesson.write_text(FIT.replace(*change) if change[0] else FIT, encoding="utf-8")
     if complaint is None:
         assert run_lesson(lesson, tmp_path) == "measured\n"
         return

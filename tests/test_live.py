@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -249,15 +250,20 @@ def frame(key, value):
 BROKEN = {
     "empty": lambda path: path.write_bytes(b""),
     "binary": lambda path: path.write_bytes(bytes(range(256)) * 9),
-    "another page": lambda path: path.write_text("<h1>My thesis</h1>"),
+    "another page": lambda path: path.write_text("<h1>My thesis</h1>", encoding="utf-8"),
     "a directory": lambda path: (path.unlink(), path.mkdir()),
     "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere")),
-    "half": lambda path: path.write_text(path.read_text().partition('"frames":')[0]),
+    "half": lambda path: path.write_text(
+        path.read_text(encoding="utf-8").partition('"frames":')[0], encoding="utf-8"
+    ),
     "too large": lambda path: path.write_bytes(path.read_bytes() + bytes(8_000_000)),
     "deep": lambda path: path.write_text(
-        '<script type="application/json" id="data">' + "[" * 10**5 + "</script>"
+        '<script type="application/json" id="data">' + "[" * 10**5 + "</script>",
+        encoding="utf-8",
     ),
-    "a list": lambda path: path.write_text('<script type="application/json" id="data">[]</script>'),
+    "a list": lambda path: path.write_text(
+        '<script type="application/json" id="data">[]</script>', encoding="utf-8"
+    ),
     "another seed": damaged(lambda data: data["run"].update(training_seed=9)),
     "no frame": damaged(lambda data: data["frames"].__setitem__(0, 5)),
     "backwards": damaged(lambda data: data["frames"].reverse()),
@@ -265,7 +271,8 @@ BROKEN = {
     "a huge number": damaged(lambda data: data["frames"][1].update(low=[1e999, 0.0])),
     "a huge integer": damaged(lambda data: data["frames"][1].update(low=[10**400, 0.0])),
     "an endless integer": lambda path: path.write_text(
-        re.sub(r'"active":\d+', '"active":' + "9" * 5000, path.read_text())
+        re.sub(r'"active":\d+', '"active":' + "9" * 5000, path.read_text(encoding="utf-8")),
+        encoding="utf-8",
     ),
     "numbers at the end of the range": damaged(
         lambda data: data["frames"][2].update(low=[-1.5e308, -1.5e308], high=[1.5e308, 1.5e308])
@@ -286,6 +293,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_this_run_did_not_write_is_set_aside(what, tmp_path):
+    if what == "a link to nothing" and os.name != "posix":
+        pytest.skip("links are for anyone on POSIX")
     data, path = images(), tmp_path / "live.html"
     watched(path, VAE(30, (8,), 2), data)
     BROKEN[what](path)
@@ -351,11 +360,9 @@ def test_the_command_keeps_a_page_and_says_where(train):
     assert json.loads(out)["live"] == str(path)
     assert err == ""
     assert epochs_of(path) == [0, 1, 2, 3]
-    path.write_text("mine")
+    path.write_text("mine", encoding="utf-8")
     _, err = train("--resume", "run", "--epochs", "4", "--quiet")
-    assert err == (
-        f"scratchvae: {path}: is no page of a training; set aside as run/live.html.broken-1\n"
-    )
+    assert err == f"scratchvae: {path}: is no page of a training; set aside as {path}.broken-1\n"
     assert epochs_of(path) == [3, 4]
 
 
@@ -369,11 +376,12 @@ def test_a_page_that_cannot_be_written_costs_no_epoch(train, monkeypatch):
 
     monkeypatch.setattr(live, "write_text", full)
     out, err = train(*SMALL, "--epochs", "4", "--quiet", code=2)
-    assert (out, err) == ("", "scratchvae: error: run/live.html: No space left on device\n")
+    path = Path("run/live.html")
+    assert (out, err) == ("", f"scratchvae: error: {path}: No space left on device\n")
     assert runs.open_run("run").training.epoch == 2
     monkeypatch.setattr(live, "write_text", real)
     train("--resume", "run", "--quiet")
-    assert epochs_of(Path("run/live.html")) == [0, 1, 2, 3, 4]
+    assert epochs_of(path) == [0, 1, 2, 3, 4]
 
 
 def test_a_killed_page_leaves_nothing(train):

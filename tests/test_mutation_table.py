@@ -1,6 +1,7 @@
 """`python -m benchmarks.mutation` reads what mutmut left, here a made-up tree of two files."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -91,5 +92,5 @@ def test_where_nothing_was_recorded(tree, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "mutants/room/two.py.meta: not there, so nothing was recorded: run mutmut first"
+        f"{Path('mutants/room/two.py.meta')}: not there, so nothing was recorded: run mutmut first"
     ]

@@ -129,7 +129,10 @@ def test_the_base_in_a_browser(
 @pytest.mark.browser
 def test_the_browser_sees_what_it_must_object_to(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
-    path.write_text('<img src="http://example.invalid/x.png"><div style="width:2000px">.</div>')
+    path.write_text(
+        '<img src="http://example.invalid/x.png"><div style="width:2000px">.</div>',
+        encoding="utf-8",
+    )
     browser.open_page(path, PHONE)
     browser.wait("document.readyState === 'complete'")
     assert browser.outside_requests() == ["http://example.invalid/x.png"]

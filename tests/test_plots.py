@@ -524,6 +524,10 @@ assert list(matplotlib.colormaps) == maps
 """
     root = Path(__file__).parent.parent
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=root, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

@@ -529,7 +529,10 @@ def command(tmp_path, *arguments, typed=""):
         capture_output=True,
         encoding="utf-8",
         cwd=Path(__file__).parents[1],
-        env={"XDG_DATA_HOME": str(tmp_path), "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
+        env={
+            "XDG_DATA_HOME": str(tmp_path),
+            **{"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"},
+        },
         check=False,
     )
 

@@ -635,12 +635,12 @@ def test_a_lost_progress_file_is_rebuilt(tmp_path: Path, shelf: list[Exercise]) 
 
 def test_an_older_progress_file_is_upgraded(tmp_path: Path, shelf: list[Exercise]) -> None:
     old = json.dumps({"exercises": {shelf[0].stem: {"state": "passed"}, "99_gone": {"hints": 2}}})
-    (tmp_path / "progress.json").write_text(old)
+    (tmp_path / "progress.json").write_text(old, encoding="utf-8")
     work = book(tmp_path, shelf)
     assert work.entries() == {shelf[0].stem: Entry("passed"), "99_gone": Entry(hints=2)}
     assert [n.kind for n in work.notices] == ["upgraded"]
-    assert (tmp_path / "progress.json.version-0-1").read_text() == old
-    data = json.loads((tmp_path / "progress.json").read_text())
+    assert (tmp_path / "progress.json.version-0-1").read_text(encoding="utf-8") == old
+    data = json.loads((tmp_path / "progress.json").read_text(encoding="utf-8"))
     assert data["version"] == workbook.VERSION
     assert work.current() is shelf[1]
 
@@ -649,10 +649,10 @@ def test_a_newer_progress_file_is_refused_and_left_alone(
     tmp_path: Path, shelf: list[Exercise]
 ) -> None:
     new = '{"version": 99, "exercises": {}}'
-    (tmp_path / "progress.json").write_text(new)
+    (tmp_path / "progress.json").write_text(new, encoding="utf-8")
     with pytest.raises(ValueError, match=r"progress.json: is of version 99, this scratchvae knows"):
         book(tmp_path, shelf).entries()
-    assert (tmp_path / "progress.json").read_text() == new
+    assert (tmp_path / "progress.json").read_text(encoding="utf-8") == new
 
 
 # ---------------------------------------------------------------------------------- the command
@@ -731,7 +731,7 @@ def test_the_watch_checks_each_save_and_goes_on(tmp_path: Path, language: str) -
         terminal.expect(words["stop"])
         assert terminal.wait() == 0
         assert "Traceback" not in terminal.text
-    data = json.loads((tmp_path / "exercises" / "progress.json").read_text())
+    data = json.loads((tmp_path / "exercises" / "progress.json").read_text(encoding="utf-8"))
     assert data["exercises"][STEMS[0]]["state"] == "passed"
     assert data["exercises"][STEMS[0]]["checks"] == 3
     assert (tmp_path / "exercises" / f"{STEMS[1]}.py").exists()
@@ -789,7 +789,9 @@ def test_a_learner_passes_every_exercise(tmp_path: Path) -> None:
                 learner.sees(ex, "passed", [])
         for learner in learners:
             assert learner.terminal.wait(120) == 0
-            data = json.loads((learner.home / "exercises" / "progress.json").read_text())
+            data = json.loads(
+                (learner.home / "exercises" / "progress.json").read_text(encoding="utf-8")
+            )
             states = {stem: data["exercises"][stem]["state"] for stem in STEMS}
             assert states == dict.fromkeys(STEMS, "passed")
 
@@ -988,15 +990,14 @@ def test_a_broken_progress_file_is_said_and_nothing_is_lost(
     answer(home, STEMS[1], "def backward(dy, x):\n    return dy\n")
     command(capsys, "run", "1")
     progress = home / "exercises" / "progress.json"
-    progress.write_text("{")
+    progress.write_text("{", encoding="utf-8")
     code, out, _ = command(capsys, "list")
     assert code == 0
-    assert "kept as exercises/progress.json.broken-1. Your files were graded again: 1 pass" in (
-        " ".join(out.split())
-    )
-    assert progress.with_name("progress.json.broken-1").read_text() == "{"
+    aside = Path("exercises", "progress.json.broken-1")
+    assert f"kept as {aside}. Your files were graded again: 1 pass" in (" ".join(out.split()))
+    assert progress.with_name("progress.json.broken-1").read_text(encoding="utf-8") == "{"
     assert "progress.json" not in command(capsys, "list")[1]
-    progress.write_text('{"version": 2, "exercises": {}}')
+    progress.write_text('{"version": 2, "exercises": {}}', encoding="utf-8")
     code, _, err = command(capsys, "list")
     assert code == 2
     assert "is of version 2" in err

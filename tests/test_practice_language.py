@@ -45,7 +45,7 @@ def test_other_settings_are_kept(settings: Path) -> None:
     settings.parent.mkdir(parents=True)
     settings.write_text('{"colour": "blue", "language": "en"}', encoding="utf-8")
     choose("ja")
-    assert json.loads(settings.read_text()) == {"colour": "blue", "language": "ja"}
+    assert json.loads(settings.read_text(encoding="utf-8")) == {"colour": "blue", "language": "ja"}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_broken_settings_stop_nobody(settings: Path, bad: bytes) -> None:
 def test_settings_that_cannot_be_written_stop_nobody(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(language, "data_dir", lambda: tmp_path / "file" / "scratchvae")
     assert choose("ja") == "ja"
     assert choose() == "en"

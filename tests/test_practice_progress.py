@@ -114,7 +114,7 @@ def test_exams_unfinished_and_finished(report, here):
 
 def test_a_review_that_is_due_comes_first(report, answer, monkeypatch, here):
     answer(("quiz", "v0", False))
-    (here / "clock").write_text("90000")
+    (here / "clock").write_text("90000", encoding="utf-8")
     monkeypatch.setenv("SCRATCHVAE_CLOCK", str(here / "clock"))
     found = report()
     assert (found["review"]["due"], found["review"]["later"]) == (1, 0)
@@ -127,13 +127,13 @@ def test_exercises_of_this_folder(report, here):
     path = here / "exercises" / "progress.json"
     path.parent.mkdir()
     entries = {stem: {"state": state} for stem, state in states.items()}
-    path.write_text(json.dumps({"version": 1, "exercises": entries}))
+    path.write_text(json.dumps({"version": 1, "exercises": entries}), encoding="utf-8")
     assert report()["exercises"]["passed"] == 2
     for broken in ("{", "[]", '{"exercises": [1]}', json.dumps({"exercises": {stems[0]: 1}}), ""):
-        path.write_text(broken)
+        path.write_text(broken, encoding="utf-8")
         found = report()["exercises"]
         assert (found["passed"], found["problem"]) == (0, str(Path("exercises") / "progress.json"))
-        assert path.read_text() == broken  # it is not ours to mend
+        assert path.read_text(encoding="utf-8") == broken  # it is not ours to mend
 
 
 def test_the_exercises_command_and_this_one_agree(here, report):

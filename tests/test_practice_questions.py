@@ -209,7 +209,9 @@ def test_the_validator_is_a_command(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(question("a").replace("right = true", ""), encoding="utf-8")
     command = [sys.executable, "-m", "scratchvae.practice.questions", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, encoding="utf-8"
+    )
     assert done.returncode == 1
     assert f"{path}: a: has 0 options with right = true" in done.stdout
 

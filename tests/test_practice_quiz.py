@@ -34,7 +34,9 @@ def piped(here, monkeypatch, capsys):
     """Run a command with this input; return its exit code, stdout and stderr."""
 
     def run(typed, *argv):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8")
+        )
         capsys.readouterr()
         code = cli.main([*argv, "--state", str(here / "s.sqlite3")])
         return code, *capsys.readouterr()

@@ -23,6 +23,8 @@ TODAY = date.fromtimestamp(NOON)
 
 @pytest.fixture(autouse=True)
 def utc(monkeypatch):
+    if not hasattr(time, "tzset"):
+        pytest.skip("the time zone can be set on POSIX only")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -123,7 +125,7 @@ def day(tmp_path, monkeypatch):
     monkeypatch.setenv("SCRATCHVAE_CLOCK", str(tmp_path / "clock"))
 
     def change(days):
-        (tmp_path / "clock").write_text(str(NOON - time.time() + DAY * days))
+        (tmp_path / "clock").write_text(str(NOON - time.time() + DAY * days), encoding="utf-8")
 
     change(0)
     return change
@@ -132,7 +134,9 @@ def day(tmp_path, monkeypatch):
 @pytest.fixture
 def piped(day, tmp_path, monkeypatch, capsys):
     def run(typed, *argv):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8")
+        )
         code = cli.main([*argv, "--state", str(tmp_path / "s.sqlite3")])
         assert code == 0
         return capsys.readouterr()

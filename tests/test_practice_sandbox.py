@@ -43,7 +43,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 def test_every_case_is_called(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
-    path.write_text("def f(x, k):\n    return k * x\n")
+    path.write_text("def f(x, k):\n    return k * x\n", encoding="utf-8")
     outcome = call(path, "f", [(X, 1), (X, 2), (X[:1], 3)], twice=True)
     assert [v.shape for v in outcome.returned] == [(2, 3), (2, 3), (1, 3)]
     assert len(outcome.again) == 3
@@ -183,6 +183,7 @@ REACHES_OUT = {
     "subprocess": "subprocess.Popen(['touch', {path!r}], start_new_session=True)",
     "a fork": "os.fork()",
     "multiprocessing": "multiprocessing.Process(target=print).start()",
+    "a new Python": "multiprocessing.get_context('spawn').Process(target=print).start()",
 }
 WITH = "import multiprocessing, os, pathlib, shutil, subprocess\nimport numpy as np\n"
 
@@ -190,7 +191,7 @@ WITH = "import multiprocessing, os, pathlib, shutil, subprocess\nimport numpy as
 @pytest.mark.skipif(os.name != "posix", reason="os.fork")
 def test_nothing_outside_is_changed_and_no_process_started(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
-    mine.write_text("mine")
+    mine.write_text("mine", encoding="utf-8")
     sources = [
         f"{WITH}def f(x):\n    {body.format(path=str(mine))}\n" for body in REACHES_OUT.values()
     ]
@@ -199,7 +200,7 @@ def test_nothing_outside_is_changed_and_no_process_started(tmp_path: Path) -> No
         assert outcome.problem is not None, name
         assert (outcome.problem.name, outcome.problem.line) == ("PermissionError", 4), name
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    assert mine.read_text() == "mine"
+    assert mine.read_text(encoding="utf-8") == "mine"
 
 
 def test_a_program_may_write_in_its_own_folder(tmp_path: Path) -> None:
@@ -240,14 +241,14 @@ def test_what_outlives_the_call_is_killed(tmp_path: Path) -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_the_process_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "math.py").write_text("raise RuntimeError('the wrong math')\n")
+    (tmp_path / "math.py").write_text("raise RuntimeError('the wrong math')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")

@@ -65,6 +65,7 @@ def runs(tmp_path_factory):
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         )
         loss, used = done.stdout.split()
         return Run(np.frombuffer(path.read_bytes(), "float32"), float(loss), int(used))

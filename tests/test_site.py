@@ -135,7 +135,11 @@ def test_each_term_is_whole_and_its_lesson_speaks_of_it():
 
 def test_every_module_is_in_the_api_reference():
     listed = set(
-        re.findall(r"^   (scratchvae\.[\w.]+)$", (DOCS / "api.rst").read_text(), re.MULTILINE)
+        re.findall(
+            r"^   (scratchvae\.[\w.]+)$",
+            (DOCS / "api.rst").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
     )
     private = {"scratchvae.practice", "scratchvae.practice.child", "scratchvae.web"}
     modules = {m.name for m in pkgutil.walk_packages(scratchvae.__path__, "scratchvae.")}
@@ -161,8 +165,8 @@ def test_every_module_is_in_the_api_reference():
     ],
 )
 def test_a_broken_link_is_found(tmp_path, body, problem):
-    (tmp_path / "a.html").write_text(f"<!doctype html><body>{body}</body>")
-    (tmp_path / "b.html").write_text('<!doctype html><h1 id="there">b</h1>')
+    (tmp_path / "a.html").write_text(f"<!doctype html><body>{body}</body>", encoding="utf-8")
+    (tmp_path / "b.html").write_text('<!doctype html><h1 id="there">b</h1>', encoding="utf-8")
     found = links.problems(tmp_path)
     if problem is None:
         assert not found
@@ -173,7 +177,9 @@ def test_a_broken_link_is_found(tmp_path, body, problem):
 
 
 def test_a_style_that_loads_from_elsewhere_is_found(tmp_path):
-    (tmp_path / "a.css").write_text('@font-face { src: url("https://fonts.example.org/a.woff2"); }')
+    (tmp_path / "a.css").write_text(
+        '@font-face { src: url("https://fonts.example.org/a.woff2"); }', encoding="utf-8"
+    )
     assert "another host" in links.problems(tmp_path)[0]
 
 

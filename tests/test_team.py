@@ -53,7 +53,9 @@ def trained(name="vae", workers=1, x=None, dtype="float64", **settings):
 def children(process=None):
     """The processes that this thread has started, or the main thread of another process."""
     task = f"{process}/task/{process}" if process else f"self/task/{threading.get_native_id()}"
-    return [int(child) for child in Path(f"/proc/{task}/children").read_text().split()]
+    return [
+        int(child) for child in Path(f"/proc/{task}/children").read_text(encoding="utf-8").split()
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -331,7 +333,7 @@ def test_the_threads_are_shared_too_where_they_survive_a_fork(
     real = model.forward
 
     def forward(x, noise):
-        with seen.open("a") as file:
+        with seen.open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {team._threads()}\n")
         return real(x, noise)
 
@@ -341,7 +343,7 @@ def test_the_threads_are_shared_too_where_they_survive_a_fork(
     with threadpool_limits(4, "blas"):
         fit(model, data(dtype="float32"), workers=2, **SETTINGS)
         assert team._threads() == 4
-    lines = set(seen.read_text().splitlines())
+    lines = set(seen.read_text(encoding="utf-8").splitlines())
     assert len(lines) == 4  # worker 0 and, in each of three epochs, another worker 1
     assert {line.split()[1] for line in lines} == {str(threads)}
 
@@ -628,7 +630,10 @@ def test_no_worker_outlives_a_training_that_is_killed(tmp_path):
     program = textwrap.dedent(PROGRAM)
     lock = tmp_path / "lock"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, lock],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     with process:
         assert process.stdout.readline()
@@ -732,4 +737,4 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, command, tmp_path, caps
     monkeypatch.setattr(team.Team, "_work", real)
     resumed = ["train", "vae", "--resume", str(run), "--quiet"]
     assert cli.main(resumed) == 0
-    assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
+    assert len((run / "history.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2

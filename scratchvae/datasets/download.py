@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scratchvae.datasets.idx import read_idx
 from scratchvae.datasets.sources import IdxFile, Source
+from scratchvae.files import replace
 
 _CHUNK = 1 << 16
 _DAY = 86_400.0
@@ -105,7 +106,7 @@ def _download_one(url: str, file: IdxFile, folder: Path, progress: bool, timeout
             read_idx(temporary, file.shape, file.sha256)
         except ValueError as error:
             raise _MirrorError(str(error).removeprefix(f"{temporary}: ")) from error
-        temporary.replace(folder / f"{file.name}.gz")
+        replace(temporary, folder / f"{file.name}.gz")
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -353,7 +353,7 @@ CHANGES = frozenset(
 ) | {"shutil.rmtree"}
 STARTS = frozenset(
     f"os.{name}" for name in ("fork", "forkpty", "posix_spawn", "spawn", "exec", "system")
-) | {"subprocess.Popen"}
+) | {"subprocess.Popen", "os.startfile", "_winapi.CreateProcess"}
 
 
 def keep_inside(folder: Path) -> None:
@@ -380,6 +380,13 @@ def keep_inside(folder: Path) -> None:
                 raise PermissionError(f"{path}: closed to this process")
 
     sys.addaudithook(look)
+    with contextlib.suppress(ImportError):  # Windows
+        import _posixsubprocess
+
+        def start(*_: Any) -> None:  # by which multiprocessing starts one, and tells no audit hook
+            raise PermissionError("fork_exec: no other process may be started here")
+
+        _posixsubprocess.fork_exec = start  # type: ignore[assignment]
 
 
 def forked() -> Path:
@@ -411,7 +418,7 @@ def ends_after(seconds: float, where: Path) -> Iterator[None]:
             faulthandler.dump_traceback(late)
             os._exit(1)
 
-    with where.open("w") as late:
+    with where.open("w", encoding="utf-8") as late:
         usual = threading.stack_size(STACK)
         faulthandler.dump_traceback_later(seconds + STUCK, exit=True, file=late)
         threading.Thread(target=wait, daemon=True).start()

@@ -198,14 +198,14 @@ def _run(job: dict[str, Any], arguments: dict[str, Any]) -> list[Outcome]:
                 arrays = {key: file[key] for key in file.files}
             return [_outcome(result, arrays) for result in results]
         file = folder / "late.txt"
-        late = file.read_text(errors="replace") if file.exists() else ""
+        late = file.read_text(errors="replace", encoding="utf-8") if file.exists() else ""
         if late or code is None:
             where = re.search(rf'File "{re.escape(child.FILE)}", line (\d+)', late)
             line = int(where[1]) if where else None
             problem = Problem("timeout", line, text=f"{seconds:g}")
         else:
             stderr = folder / "stderr"
-            end = stderr.read_text(errors="replace") if stderr.exists() else ""
+            end = stderr.read_text(errors="replace", encoding="utf-8") if stderr.exists() else ""
             last = "".join(end.strip().splitlines()[-1:])
             problem = Problem("died", name=str(code), text=last[:200])
         return [Outcome(problem=problem)] * len(job["jobs"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from scratchvae.practice import content, questions
 from scratchvae.practice.cards import TOPICS, Card, Text
 from scratchvae.practice.language import Messages
+from scratchvae.streams import ALIKE
 
 if TYPE_CHECKING:
     from rich.text import Text as RichText
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LETTERS = "abcdefgh"
-_SAMPLES = {"en": "σ━", "ja": "あ漢━"}  # an encoding with these has all that is shown
+_SAMPLES = {"en": "σ━", "ja": "あ漢━"}  # an encoding with these has all letters
 WIDEST = 92  # longer lines are hard to read
 
 _NOT_FIRST = "、。，．,.:;!?)]}！？）」』】〕・：；ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々…％%"
 _NOT_LAST = "（「『【〔([{"
 _KEEP = re.compile(r"\s|[-*•] |\d+[.)] |[（(]\d+[）)]")  # such a line begins on a line of its own
-_BARS = str.maketrans("━─", "=-")  # for an encoding without them
 
 
 class StopAsking(Exception):
@@ -46,13 +46,12 @@ class Screen:
 
         self.language = language
         self.stream: TextIO = sys.stderr if json else sys.stdout
-        for stream in (self.stream, sys.stdin):
+        for stream, errors in ((self.stream, ALIKE), (sys.stdin, "replace")):
             if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no disaster
-                stream.reconfigure(errors="replace")
+                stream.reconfigure(errors=errors)
         self.console = Console(file=self.stream, highlight=False, soft_wrap=False)
         self.messages = Messages("screen", language)
-        self._encodes = _encodes(self.stream, _SAMPLES[language])
-        if not self._encodes:
+        if not _encodes(self.stream, _SAMPLES[language]):
             encoding = self.stream.encoding
             print(f"scratchvae: {self.messages('encoding', encoding=encoding)}", file=sys.stderr)
 
@@ -79,8 +78,6 @@ class Screen:
     def lines(self, lines: Iterable[RichText]) -> None:
         """Show lines that are broken already."""
         for line in lines:
-            if not self._encodes:
-                line.plain = line.plain.translate(_BARS)
             self.console.print(line, no_wrap=True, overflow="ignore", crop=False)
 
     def panel(self, title: str, lines: Sequence[RichText]) -> None:

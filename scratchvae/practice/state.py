@@ -51,7 +51,7 @@ create table if not exists exam_answers (
 def now() -> float:
     """Seconds since 1970; SCRATCHVAE_CLOCK may name a file with seconds to add."""
     shift = os.environ.get("SCRATCHVAE_CLOCK")
-    return time.time() + (float(Path(shift).read_text()) if shift else 0.0)
+    return time.time() + (float(Path(shift).read_text(encoding="utf-8")) if shift else 0.0)
 
 
 @dataclass(frozen=True)
