@@ -25,7 +25,7 @@ MASKED = "got a masked array, whose mask would be lost: fill it first, with .fil
 STREAMS = 1 << 15
 
 _HOW_TO_INSTALL = (
-    "pip install 'scratchvae[cuda12]' for a CUDA 12 driver or 'scratchvae[cuda13]' for CUDA 13 "
+    'pip install "scratchvae[cuda12]" for a CUDA 12 driver or "scratchvae[cuda13]" for CUDA 13 '
     "(nvidia-smi shows which); or use device='cpu'"
 )
 

@@ -37,7 +37,7 @@ def problem() -> str | None:
         return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
     except Exception as error:  # it may be made for another NumPy, or broken in any way
         if isinstance(error, ModuleNotFoundError) and error.name == "numba":
-            return "faster with Numba: pip install 'scratchvae[fast]'"
+            return 'faster with Numba: pip install "scratchvae[fast]"'
         return (str(error).splitlines() or [type(error).__name__])[0]
 
 

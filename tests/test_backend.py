@@ -23,7 +23,7 @@ from scratchvae.backend import (
 )
 
 PACKAGE = Path(scratchvae.__file__).parent
-INSTALL = r"pip install 'scratchvae\[cuda12\]' .*'scratchvae\[cuda13\]'"
+INSTALL = r'pip install "scratchvae\[cuda12\]" .*"scratchvae\[cuda13\]"'
 
 
 class CudaError(RuntimeError):

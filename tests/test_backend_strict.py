@@ -491,7 +491,7 @@ def test_the_command_line_trains_on_the_gpu(
 
 # --- without a GPU --------------------------------------------------------------------------------
 
-INSTALL = r"pip install 'scratchvae\[cuda12\]'.*\[cuda13\]"
+INSTALL = r'pip install "scratchvae\[cuda12\]".*\[cuda13\]'
 ABSENCES = {
     "CuPy is not installed": strict_cupy.uninstall,
     "NVIDIA driver is missing": lambda monkeypatch: strict_cupy.install(

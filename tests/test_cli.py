@@ -769,7 +769,7 @@ def test_no_gpu_is_one_line_with_what_to_install(place, here, capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "cupy", None)
     for argv in (["train", "vae"], ["evaluate", place / "vae"]):
         line = complaint(capsys, *argv, "--device", "gpu")
-        assert "CuPy is not installed. pip install 'scratchvae[cuda12]'" in line
+        assert 'CuPy is not installed. pip install "scratchvae[cuda12]"' in line
     assert names(here) == ["digits.npz"]
     assert "CuPy is not installed" in report(capsys, "info")["gpu"]
     assert not report(capsys, "info")["gpu"].startswith("device=")

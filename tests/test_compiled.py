@@ -410,7 +410,7 @@ def test_a_learning_rate_of_numpys_is_a_number(compiler: _Compiler) -> None:
 @pytest.mark.parametrize(
     ("numba", "why"),
     [
-        (None, "faster with Numba: pip install 'scratchvae[fast]'"),
+        (None, 'faster with Numba: pip install "scratchvae[fast]"'),
         (
             "raise ImportError('Numba needs NumPy 2.4 or less.\\nmore')",
             "Numba needs NumPy 2.4 or less.",
