@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scratchvae import derivatives, gradcheck
+from scratchvae import derivatives, gradcheck, verdict
 from scratchvae.explain import Report, TensorReport, name_factor
 from scratchvae.gradcheck import (
     assert_gradients,
@@ -490,7 +490,7 @@ def test_gradients_that_change_in_a_second_backward():
 
 
 def test_a_direction_moves_every_element():
-    check = gradcheck._Check(None, {}, "auto", 1e-9, np.random.default_rng(0), 3, {}, {}, 0)
+    check = verdict.Check(None, {}, "auto", 1e-9, np.random.default_rng(0), 3, {}, {}, 0)
     direction = check.direction(np.zeros((20, 5)))
     assert direction.shape == (20, 5)
     assert 0.04 < np.abs(direction).min() < np.abs(direction).max() < 0.16
@@ -761,7 +761,7 @@ def test_a_slight_kink_in_float32_is_no_mistake(seed):
 
 def test_an_accusation_is_measured_twice(monkeypatch):
     """An error that is estimated too low by accident must not accuse."""
-    differentiate = gradcheck.differentiate
+    differentiate = verdict.differentiate
 
     def unlucky(*arguments):
         slopes = differentiate(*arguments)
@@ -769,7 +769,7 @@ def test_an_accusation_is_measured_twice(monkeypatch):
             slopes[1] = replace(slopes[1], value=slopes[1].value * (1 + 1e-8), error=1e-20)
         return slopes
 
-    monkeypatch.setattr(gradcheck, "differentiate", unlucky)
+    monkeypatch.setattr(verdict, "differentiate", unlucky)
     report = check_gradients(lambda x: np.sum(np.sin(x)), AT.copy(), np.cos(AT))
     assert report.verdict == "inconclusive"
     assert (
@@ -1418,7 +1418,7 @@ def test_a_small_element_has_the_round_off_of_the_largest():
     """As where it is a difference of two of them."""
     right = [derivatives.Derivative(value, 0.0) for value in (1e6, 1e-10)]
     for claim, wrong in ((1.1e-10, False), (1e-7, True)):
-        group = gradcheck._Group(right, np.array([1e6, claim]), 1e6, 2.2e-16, 1e-9)
+        group = verdict.Group(right, np.array([1e6, claim]), 1e6, 2.2e-16, 1e-9)
         assert group.wrong.tolist() == [False, wrong]
 
 
@@ -1439,7 +1439,7 @@ def test_a_direction_is_differentiated_once_and_its_scale_is_that_of_the_whole()
     once, calls[0] = calls[0], 0
     assert check_gradients(f, x, 2 * x, tolerance=1e-3, directions=11, **options).ok
     assert calls[0] - once == 10 * 4
-    check = gradcheck._Check(
+    check = verdict.Check(
         lambda v: f(v["x"]), {"x": x}, "central", 1e-3, np.random.default_rng(0), 1, {}, {}, 0
     )
     direction = check.direction(x)
@@ -1522,7 +1522,7 @@ def along(monkeypatch, *script):
     many were drawn and differentiated."""
     a, known, drawn = RNG.standard_normal((8, 5)), {}, []
     flat, rng = lambda inputs: 0.0, np.random.default_rng(0)
-    check = gradcheck._Check(flat, {"x": a}, "auto", 1e-9, rng, 2, {}, {}, 0)
+    check = verdict.Check(flat, {"x": a}, "auto", 1e-9, rng, 2, {}, {}, 0)
     draw, script = check.direction, iter(script)
 
     def direction(a):
