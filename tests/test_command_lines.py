@@ -371,7 +371,8 @@ def names_something(line, argv):
             forms |= {name for name in OPTIONS if name.startswith(word)}
         with contextlib.suppress(ValueError):
             forms |= {repr(float(word)), f"{float(word):g}"}
-    return "''" in line or any(form.strip() and form.casefold() in line for form in forms)
+    blank = re.search(r"""'\s*'|"\s*\"""", line)  # in quotes
+    return bool(blank) or any(form.strip() and form.casefold() in line for form in forms)
 
 
 PARSER = parser.make(cli.COMMANDS)
