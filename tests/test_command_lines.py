@@ -547,7 +547,7 @@ def test_a_parser_whose_type_fails_is_found(world, monkeypatch):
     monkeypatch.setattr(parser, "make", spoilt)
     spoilt({})
 
-    @settings(max_examples=200, derandomize=True, **SETTINGS)
+    @settings(max_examples=400, derandomize=True, **SETTINGS)
     @given(command_line(leaf_of("interpolate")))
     def search(argv):
         ending, found = judged(world, argv, "", "utf-8", None)
