@@ -382,6 +382,33 @@ def test_a_training_waits_at_the_ends_of_epochs_only(gpu: Gpu, name: str, valida
     assert each_epoch == (2 if validation else 1)
 
 
+def test_an_optimizer_does_not_move_to_the_gpu(gpu: Gpu) -> None:
+    model, optimizer = MODELS["ae"](device="cpu"), Adam()
+    optimizer.step(model.theta, model.grad)
+    model.to("gpu")
+    with pytest.raises(
+        ValueError, match=r"^step: theta has moved to another device; make a new optimizer$"
+    ):
+        optimizer.step(model.theta, model.grad)
+
+
+@pytest.mark.parametrize("what", ["a copy", "on the host", "a part", "nothing"])
+def test_what_the_optimizer_would_not_train_is_refused_on_the_gpu(gpu: Gpu, what: str) -> None:
+    model = MODELS["vae bernoulli"](device="gpu")
+    b = model.to_mu.b
+    made = {"a copy": b.copy(), "on the host": to_host(b), "a part": b[:0], "nothing": None}
+    model.to_mu.b = made[what]
+    with pytest.raises(ValueError, match=r"^to_mu\.b: not what the model was made with"):
+        fit(model, data(20, D, dtype="float32"), epochs=1, batch_size=8)
+
+
+def test_a_single_number_is_a_parameter_on_the_gpu_too(gpu: Gpu) -> None:
+    model = VAE(D, (3,), 1, device="gpu")
+    before = to_host(model.to_mu.b)
+    fit(model, data(20, D, dtype="float32"), epochs=1, batch_size=8)
+    assert (to_host(model.to_mu.b) != before).all()
+
+
 def test_a_training_on_the_gpu_repeats_itself(gpu: Gpu) -> None:
     thetas = []
     for seed in (0, 0, 1):

@@ -992,8 +992,24 @@ def no_gradient(model):
     model.decoder.layers[0].dW = None
 
 
+def another_dtype(model):
+    model.to_mu.W = model.to_mu.W.view(np.int32)
+
+
+def emptied(model):
+    model.to_mu.b = model.to_mu.b[:0]
+
+
+def gone(model):
+    del model.decoder.layers[0].W
+
+
 def no_theta(model):
     model.theta = None
+
+
+def no_grad(model):
+    model.grad = None
 
 
 def rebinding(model):
@@ -1023,7 +1039,11 @@ def rebinding(model):
         (reversed_view, "to_mu.W"),
         (a_number, "decoder.0.b"),
         (no_gradient, "decoder.0.dW"),
+        (another_dtype, "to_mu.W"),
+        (emptied, "to_mu.b"),
+        (gone, "decoder.0.W"),
         (no_theta, "theta"),
+        (no_grad, "grad"),
         (rebinding, "decoder.0.dW"),
     ],
 )
