@@ -214,14 +214,16 @@ def info(arguments: argparse.Namespace) -> None:
     }
     for pool in threadpoolctl.threadpool_info():
         kind = f"{pool['user_api']} {pool['internal_api']}"
-        facts[kind] = f"{pool['version']}, {pool['num_threads']} threads" + (
+        threads = pool["num_threads"]
+        facts[kind] = f"{pool['version']}, {threads} thread{'s' * (threads > 1)}" + (
             f", kernels {pool['architecture']}" if pool.get("architecture") else ""
         )
         if better := kernels.advice(pool.get("architecture") or ""):
             facts["faster"] = better
     problem = compiled.problem()
     facts["optimizers"] = f"NumPy ({problem})" if problem else f"Numba {version('numba')}"
-    facts["training"] = f"{team.suggested(128)} processes for batches of 128"
+    workers = team.suggested(128)
+    facts["training"] = f"{workers} process{'es' * (workers > 1)} for batches of 128"
     facts["gpu"] = (backend.gpu_problem() or "usable").removeprefix("device='gpu': ")
     facts |= {
         f"data {name}": found for name, found in datasets.available(arguments.data_dir).items()

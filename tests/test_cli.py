@@ -635,15 +635,18 @@ def test_check_names_what_is_wrong_and_how(capsys, monkeypatch):
     }
 
 
-def test_info(capsys):
+def test_info(capsys, monkeypatch):
     got = report(capsys, "info")
     assert got["scratchvae"] == scratchvae.__version__
     assert got["numpy"] == np.__version__
-    assert any("threads" in str(value) for value in got.values())
+    assert any(re.search(r" 1 thread,| [2-9] threads,", str(value)) for value in got.values())
     assert Path(got["data mnist10k"]).is_dir()
     assert "gpu" in got
     assert got["optimizers"].startswith("NumPy (" if compiled.problem() else "Numba 0.")
-    assert got["training"].split()[0] == str(team.suggested(128))
+    for workers, said in ((1, "1 process for"), (4, "4 processes for")):
+        with monkeypatch.context() as patch:
+            patch.setattr(team, "suggested", lambda batch_size, workers=workers: workers)
+            assert report(capsys, "info")["training"] == f"{said} batches of 128"
     out, err = answer(capsys, "info")
     assert err == ""
     assert np.__version__ in out
