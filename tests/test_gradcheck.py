@@ -542,6 +542,17 @@ def test_inputs_without_a_name_are_refused():
         def forward(self, *x):
             return super().forward(x[0])
 
+    class Two(Linear):
+        def forward(self, x, y):
+            return super().forward(x)
+
+    class Nothing(Linear):
+        def forward(self):
+            return super().forward(W)
+
+    for layer, takes, n in ((Two, "x, y", 3), (Nothing, "nothing", 1)):
+        with pytest.raises(ValueError, match=f"^forward: takes {takes}, got {n} inputs$"):
+            check_loss(layer(), *[X] * n)
     with pytest.raises(ValueError, match="forward: takes x, got 2 inputs"):
         check_layer(Anything(), RNG.standard_normal((B, D)), X)
 
@@ -953,6 +964,7 @@ def test_complex_step_sees_in_place_and_reduced_results():
         (lambda: check_gradients(np.sum, np.ones(3), np.ones(3), method="x"), "method: got 'x'"),
         (lambda: check_gradients(loss, {"mu": MU}, {"nu": MU}), r"gradients: got \['nu'\]"),
         (lambda: check_gradients(loss, {"mu": MU}, MU), "got a ndarray, want a dict: 'mu'"),
+        (lambda: check_gradients(loss, {"mu": MU, "b": MU}, MU), "want a dict: 'mu', 'b'$"),
         (lambda: check_gradients(loss, {}, {}), "inputs: got none"),
         (lambda: check_gradients(loss, {0: MU}, {0: MU}), "inputs: got the name 0, want a string"),
         (lambda: check_gradients(loss, {}, {}, tolerance=1e-9), "inputs: got none"),
@@ -1150,7 +1162,9 @@ def test_a_gradient_that_the_optimizer_never_reads_is_refused(monkeypatch):
         return dx
 
     monkeypatch.setattr(layer, "backward", backward)
-    with pytest.raises(ValueError, match=r"encoder\.0\.W is no view of grad, which the optimizer"):
+    reads = r"encoder\.0\.W is no view of grad, which the optimizer reads; "
+    want = r"want backward to write the gradient in place: layer\.dW\[\.\.\.\] =$"
+    with pytest.raises(ValueError, match=reads + want):
         check_model(model, x, noise)
 
 
@@ -1736,6 +1750,25 @@ class Stale(ReLU):
         return y
 
 
+class StaleBackward(ReLU):
+    """Remembers its first dy for ever."""
+
+    def backward(self, dy, need_dx=True):
+        self.first = getattr(self, "first", dy)
+        return super().backward(self.first)
+
+
+class StaleLoss(MeanSquaredError):
+    """Remembers the differences of its first batch for ever."""
+
+    def forward(self, output, x):
+        self.first = getattr(self, "first", output - x)
+        return super().forward(output, x)
+
+    def backward(self):
+        return self.first * (2 / self.first.size)
+
+
 class OtherApply(ReLU):
     def apply(self, x):
         return super().apply(x) / 2
@@ -1757,6 +1790,7 @@ class Hasty(Dense):
     ("layer", "kind", "text"),
     [
         (Stale(), None, "dx"),
+        (StaleBackward(), None, "dx"),
         (OtherApply(), "apply", "apply gives other values than forward"),
         (RememberingApply(), "apply", "dx changes when apply is called between forward and"),
         (Hasty(D, 2, dtype="float64"), "need_dx", "dW changes when backward is called with"),
@@ -1771,11 +1805,19 @@ def test_a_layer_that_breaks_its_word(layer, kind, text):
     assert findings[0].text.startswith(text)
 
 
-def test_a_model_that_remembers_its_first_batch():
-    model = Autoencoder(D, (4,), 2, dtype="float64")
-    model.encoder.layers = (model.encoder.layers[0], Stale(), model.encoder.layers[2])
+@pytest.mark.parametrize("stale", [Stale, StaleBackward])
+@pytest.mark.parametrize("model", [Autoencoder, VAE])
+def test_a_model_that_remembers_its_first_batch(model, stale):
+    model = model(D, (4,), 2, dtype="float64")
+    model.encoder.layers = (model.encoder.layers[0], stale(), *model.encoder.layers[2:])
     x = np.random.default_rng(0).random((B, D))
-    assert not check_model(model, x).ok
+    assert not check_model(model, x, model.draw_noise(np.random.default_rng(1), x)).ok
+
+
+def test_a_loss_that_remembers_its_first_batch():
+    y, x = np.random.default_rng(0).random((2, B, D))
+    assert check_loss(MeanSquaredError(), y, x).ok
+    assert not check_loss(StaleLoss(), y, x).ok
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -1787,6 +1829,10 @@ def test_a_blank_example_under_two_relus(seed):
     theta = model.theta.copy()
     assert check_model(model, x).ok
     np.testing.assert_array_equal(model.theta, theta)
+    vae = VAE(D, (6,), 3, seed=seed, dtype="float64")
+    noise = vae.draw_noise(np.random.default_rng(seed), x)
+    noise[1] = 0  # so that z, too, is where the decoder's kinks meet
+    assert check_model(vae, x, noise).ok
     rng = np.random.default_rng(seed)
     net = mlp((D, 6, 6), "relu", rng, np.float64)
     parameters = {name: p.copy() for name, p in net.named_parameters().items()}
@@ -1829,14 +1875,17 @@ def test_a_gradient_in_float32_is_right_to_seven_digits():
     rng = np.random.default_rng(0)
     W, x, dy = rng.standard_normal((3, 4)), rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
     rough = (x.astype("float32").T @ dy.astype("float32")).astype("float64")
-    for gradient in (rough, x.T @ dy * (1 + 1e-7)):
+    two = x.T @ dy
+    two[1, :2] *= 1 + 1e-7
+    for gradient in (rough, x.T @ dy * (1 + 1e-7), two):
         report = check_gradients(lambda W: np.sum(dy * np.tanh(x @ W)), W, gradient * 0 + gradient)
         assert report.verdict == "wrong"  # of tanh: not only round-off
         assert report["x"].findings[0].kind != "digits"
         report = check_gradients(lambda W: np.sum(dy * (x @ W)), W, gradient)
         (found,) = report["x"].findings
         assert found.kind == "digits"
-        assert re.fullmatch(r"dx is right to [67] digits only: is a part of it in .*", found.text)
+        text = r"dx is right to ([67]) digits only: is a part of it in float32\?"
+        assert found.numbers == {"digits": int(re.fullmatch(text, found.text)[1])}
     single = check_gradients(lambda W: np.sum(dy * (x @ W)), W.astype("float32"), rough)
     assert single.ok
 
