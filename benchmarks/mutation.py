@@ -1,6 +1,6 @@
 """What `mutmut run` found, as the tables of MUTATION.md: each file's mutants, and who survived.
 
-    pip install -e '.[test,mutation]'
+    pip install -e ".[test,mutation]"
     OPENBLAS_NUM_THREADS=1 mutmut run --max-children 1     # goes on where it was stopped
     python -m benchmarks.mutation
 

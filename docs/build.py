@@ -1,6 +1,6 @@
 """Build the site in both languages and check it: docs/_build/html/index.html is where it begins.
 
-    pip install -e '.[docs]' && python docs/build.py
+    pip install -e ".[docs]" && python docs/build.py
 
 Warnings are errors. The lessons are run once, and again only where they have changed.
 """

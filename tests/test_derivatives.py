@@ -550,6 +550,8 @@ def test_arguments_are_refused_by_name():
     assert str(caught.value) == (
         "method: got 'newton', want one of auto, complex, richardson, central"
     )
+    with pytest.raises(ValueError, match=r"^inputs: got none, want at least one array$"):
+        derivatives.as_dict(None, {})
     for value, got in (
         ([1.0], "list of ?"),
         (np.ones(2, int), "ndarray of int64"),

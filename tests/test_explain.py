@@ -55,6 +55,11 @@ def test_what_is_no_gradient_is_called_by_its_noun(a, text):
     assert "cosine" not in numbers
 
 
+def test_a_draw_that_is_wrong_throughout():
+    ((kind, _, numbers),) = said(N**3, name="z", noun="draw")
+    assert (kind, numbers) == ("different", {"wrong": 21, "of": 21})
+
+
 def test_a_transpose_is_called_by_its_noun():
     square = N[:3]
     assert said(square.T, square, noun="draw")[0][1] == "dx is the transpose of the right draw"
@@ -562,6 +567,7 @@ def test_a_report():
     ]
     loose = "  held to 1e-02 only; float64 throughout decides more"
     assert str(replace(report, tolerance=1e-2)) == f"{report}\n{loose}"
+    assert "\n  held to 1e-03 only; " in str(replace(report, tolerance=1e-3))
     assert (report.ok, report.verdict, report.method) == (False, "wrong", "complex, central")
     with pytest.raises(AssertionError) as caught:
         report.raise_if_wrong()
