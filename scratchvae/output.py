@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
+import sys
 from typing import Any
+
+
+def quoted(word: str) -> str:
+    """Return a word as the shell here wants it: Windows' knows only double quotes."""
+    if sys.platform == "win32":
+        from subprocess import list2cmdline
+
+        return list2cmdline([word])
+    return shlex.quote(word)
 
 
 def report(arguments: argparse.Namespace, title: str, figures: dict[str, Any]) -> None:

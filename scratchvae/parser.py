@@ -12,10 +12,10 @@ from scratchvae import backend
 from scratchvae.layers import ACTIVATIONS
 from scratchvae.models import CORRUPTIONS, MODELS
 from scratchvae.optim import OPTIMIZERS
+from scratchvae.output import quoted
 from scratchvae.practice.commands import add_commands
 from scratchvae.practice.language import LANGUAGES
 from scratchvae.presets import PRESETS
-from scratchvae.streams import quoted
 
 Command = Callable[[argparse.Namespace], None]
 

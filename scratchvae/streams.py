@@ -9,15 +9,11 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
-
-#: What writing to a pipe fails with when its reader has gone; Windows knows no EPIPE there.
-_CLOSED = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
 
 #: The name of a way to encode (PEP 293): cp932, in a pipe on a Japanese Windows, lacks a few signs.
 ALIKE = "scratchvae-alike"
@@ -39,15 +35,6 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(ALIKE, _alike)
 
 
-def quoted(word: str) -> str:
-    """Return a word as the shell here wants it: Windows' knows only double quotes."""
-    if sys.platform == "win32":
-        from subprocess import list2cmdline
-
-        return list2cmdline([word])
-    return shlex.quote(word)
-
-
 @contextmanager
 def standard() -> Iterator[None]:
     """In the block stdin, stdout and stderr are open, and writing survives a reader that leaves.
@@ -66,7 +53,9 @@ def standard() -> Iterator[None]:
         if hasattr(sys.stdout, "reconfigure"):
             opened.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
             sys.stdout.reconfigure(errors=ALIKE)
-        sys.stdout = cast(TextIO, Output(sys.stdout, "stdout", _CLOSED))
+        # what writing to a pipe fails with when its reader has gone; on Windows it is EINVAL
+        gone = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
+        sys.stdout = cast(TextIO, Output(sys.stdout, "stdout", gone))
         sys.stderr = cast(TextIO, Output(sys.stderr, "stderr", None))
         try:
             yield

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from scratchvae import backend, team, validate
 from scratchvae.models import Model, build
 from scratchvae.optim import make_optimizer
-from scratchvae.output import print_json, print_table
+from scratchvae.output import print_json, print_table, quoted
 from scratchvae.parser import EPOCHS, MODEL_OPTIONS
 from scratchvae.presets import PRESETS
-from scratchvae.streams import quoted
 from scratchvae.train import Callback, DivergedError, Stopped, Training, fit
 
 if TYPE_CHECKING:

@@ -371,8 +371,9 @@ def names_something(line, argv):
             forms |= {name for name in OPTIONS if name.startswith(word)}
         with contextlib.suppress(ValueError):
             forms |= {repr(float(word)), f"{float(word):g}"}
-    blank = re.search(r"""'\s*'|"\s*\"""", line)  # in quotes
-    return bool(blank) or any(form.strip() and form.casefold() in line for form in forms)
+    if any(word and not word.strip() for word in words) and re.search(r"""(['"])\s+\1""", line):
+        return True
+    return "''" in line or any(form.strip() and form.casefold() in line for form in forms)
 
 
 PARSER = parser.make(cli.COMMANDS)

@@ -256,7 +256,7 @@ def test_all_mirrors_down(server, tmp_path):
     first, down, missing, by_hand = str(caught.value).split("\n")
     assert first == "tiny: no mirror gave train-images-idx3-ubyte.gz"
     assert down.startswith(f"  {nobody}train-images-idx3-ubyte.gz: ")
-    assert re.search("refused|10061", down)  # 10061: Windows says it in the user's language
+    assert ("refused" if os.name == "posix" else "10061") in down  # Windows speaks Japanese
     assert missing.endswith("train-images-idx3-ubyte.gz: 404 Not Found")
     for part in (*(file.name for file in FILES), str(tmp_path), "--data-dir", "SCRATCHVAE_DATA"):
         assert part in by_hand
@@ -354,7 +354,7 @@ def test_a_download_that_is_killed_while_another_goes_on(server, tmp_path):
         cwd=Path(__file__).parents[1],
     ) as other:
         try:
-            assert other.stdout.readline().strip() == b"ready"
+            assert other.stdout.readline() == f"ready{os.linesep}".encode()
             other.stdin.write(b"\n")
             other.stdin.flush()
             assert asked.wait(timeout=60)

@@ -1,14 +1,14 @@
 """The room `streams`: signs for letters that an encoding lacks, and what Windows does otherwise."""
 
 import errno
-import importlib.util
 import io
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
 from scratchvae import streams
+from scratchvae.output import quoted
 
 
 @pytest.mark.parametrize(
@@ -30,20 +30,6 @@ def test_only_encoding_is_forgiven():
         b"\xff".decode("ascii", streams.ALIKE)
 
 
-@pytest.fixture
-def on(monkeypatch):
-    """Load the room as another system would."""
-
-    def load(platform: str) -> ModuleType:
-        spec = importlib.util.find_spec("scratchvae.streams")
-        room = importlib.util.module_from_spec(spec)
-        monkeypatch.setattr(sys, "platform", platform)
-        spec.loader.exec_module(room)
-        return room
-
-    return load
-
-
 @pytest.mark.parametrize(
     ("platform", "number", "forgiven"),
     [
@@ -54,13 +40,14 @@ def on(monkeypatch):
         ("win32", errno.ENOSPC, False),
     ],
 )
-def test_a_reader_that_leaves(platform, number, forgiven, on, monkeypatch):
+def test_a_reader_that_leaves(platform, number, forgiven, monkeypatch):
     def write(text):
         raise OSError(number, "no")
 
     stream = SimpleNamespace(write=write, flush=lambda: None, fileno=io.StringIO().fileno)
     monkeypatch.setattr(sys, "stdout", stream)
-    with on(platform).standard():
+    monkeypatch.setattr(sys, "platform", platform)
+    with streams.standard():
         if forgiven:
             assert sys.stdout.write("gone") == 4
             assert sys.stdout.gone
@@ -80,5 +67,6 @@ def test_a_reader_that_leaves(platform, number, forgiven, on, monkeypatch):
         ("win32", "", '""'),
     ],
 )
-def test_words_for_the_shell_here(platform, word, shown, on):
-    assert on(platform).quoted(word) == shown
+def test_words_for_the_shell_here(platform, word, shown, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert quoted(word) == shown

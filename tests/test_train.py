@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -915,7 +916,8 @@ def test_in_a_narrow_terminal_the_time_left_stays(terminal, monkeypatch, columns
         fit(MODELS["vae"](), data(), validation=data(9, 1), progress=True, **SETTINGS)
     last = last_line(terminal)
     assert len(last) <= columns
-    assert re.match("epoch 3/3 [━-]{4} -E", last)  # as the encoding has it
+    bar = "━━━━" if os.name == "posix" else "----"  # as the encoding has it
+    assert last.startswith(f"epoch 3/3 {bar} -E")
     assert re.search(r" [\d,]+ images/s 00:00$", last)
 
 
