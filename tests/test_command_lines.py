@@ -34,6 +34,7 @@ from hypothesis import strategies as st
 from scratchvae import argument_types as types
 from scratchvae import cli, parser, plots, proofs, train_command
 from scratchvae.files import atomic_write
+from scratchvae.output import quoted
 from scratchvae.practice import bughunt_files, drill_cards, exercises, grade, questions
 from scratchvae.practice.commands import COMMANDS
 from scratchvae.practice.sandbox import Problem
@@ -371,9 +372,9 @@ def names_something(line, argv):
             forms |= {name for name in OPTIONS if name.startswith(word)}
         with contextlib.suppress(ValueError):
             forms |= {repr(float(word)), f"{float(word):g}"}
-    if any(word and not word.strip() for word in words) and re.search(r"""(['"])\s+\1""", line):
-        return True
-    return "''" in line or any(form.strip() and form.casefold() in line for form in forms)
+    blank = any(word and not word.strip() for word in words) and quoted(" ") in line
+    empty = "''" in line or quoted("") in line
+    return blank or empty or any(form.strip() and form.casefold() in line for form in forms)
 
 
 PARSER = parser.make(cli.COMMANDS)
